@@ -1,0 +1,98 @@
+"""`cogsmith build`: config.toml to work directories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cogsmith import config
+from cogsmith.cli.console import ConsoleReporter, format_bytes, out
+from cogsmith.cli.demo import run_demo
+from cogsmith.cli.extras import with_extras
+from cogsmith.cli.folders import shown
+from cogsmith.workdir.build import Built, build, preview
+from cogsmith.workdir.plan import Plan
+
+
+def command(
+    names: Annotated[list[str] | None, typer.Argument(help="Models to build; all, if none is named.")] = None,
+    config_file: Annotated[Path, typer.Option("--config", help="The config file.")] = Path("config.toml"),
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="Refuse to differ from cogsmith.lock.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Build the example's first model and talk to it.")] = False,
+) -> None:
+    """Render a work directory per model, ready to push."""
+    if demo:
+        run_demo()
+        return
+    project = config.load(config_file)
+    chosen = names or []
+    if plan:
+        _print_plans(preview(project, chosen), as_json=as_json)
+        return
+    built = with_extras(lambda: build(project, chosen, frozen=frozen, reporter=ConsoleReporter()))
+    _print_built(built, as_json=as_json)
+
+
+def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(json.dumps([_plan_facts(plan) for plan in plans]))
+        return
+    table = Table("model", "state", "to fetch", "in the image", "parameters", "GPU memory", box=None, pad_edge=False)
+    for plan in plans:
+        table.add_row(
+            plan.model.name,
+            plan.state,
+            format_bytes(plan.bytes_to_fetch),
+            format_bytes(plan.image_bytes),
+            _millions(plan.resolved.parameters),
+            _memory(plan),
+        )
+    out.print(table)
+    for plan in plans:
+        for change in plan.changes:
+            out.print(f"{plan.model.name}: {change}", markup=False)
+
+
+def _plan_facts(plan: Plan) -> dict[str, object]:
+    return {
+        "model": plan.model.name,
+        "state": plan.state,
+        "source": plan.resolved.uri,
+        "revision": plan.resolved.revision,
+        "bytes_to_fetch": plan.bytes_to_fetch,
+        "image_bytes": plan.image_bytes,
+        "parameters": plan.resolved.parameters,
+        "gpu_memory_bytes": plan.memory.total,
+        "changes": list(plan.changes),
+    }
+
+
+def _print_built(built: Sequence[Built], *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(json.dumps([{"folder": str(item.folder), **_plan_facts(item.plan)} for item in built]))
+        return
+    for item in built:
+        out.print(f"{shown(item.folder)}  {_done(item)}", markup=False)
+
+
+def _done(item: Built) -> str:
+    if item.plan.state == "unchanged":
+        return "unchanged"
+    ways = ", ".join(f"{count} by {way}" for way, count in item.placed.items())
+    return f"built, {format_bytes(item.plan.image_bytes)}" + (f" (weight files: {ways})" if ways else "")
+
+
+def _memory(plan: Plan) -> str:
+    # What a row's keys and values take is known once the model's config.json is here.
+    return format_bytes(plan.memory.total) + ("" if plan.memory.cache is not None else " + KV cache")
+
+
+def _millions(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:,.1f} M"

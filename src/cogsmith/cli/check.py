@@ -1,0 +1,52 @@
+"""`cogsmith check`: is everything as it should be?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cogsmith import config
+from cogsmith.cli import folders
+from cogsmith.cli.console import out
+from cogsmith.errors import Problem, UserError
+from cogsmith.workdir import lint
+
+
+def command(
+    names: Annotated[list[str] | None, typer.Argument(help="Work directories to check; all, if none is named.")] = None,
+    config_file: Annotated[Path, typer.Option("--config", help="The config file.")] = Path("config.toml"),
+) -> None:
+    """Check the config, this machine and rendered work directories; name each problem and its remedy."""
+    found = 0
+    if not names:
+        found += _report(str(config_file), _config_problems(config_file))
+        _report_tools()
+    for folder in map(folders.find, names or folders.rendered()):
+        found += _report(folders.shown(folder), lint.check(folder))
+    if found:
+        raise typer.Exit(1)
+
+
+def _config_problems(path: Path) -> list[Problem]:
+    try:
+        config.load(path)
+    except UserError as error:
+        return list(getattr(error, "problems", [Problem(error.message, error.fix)]))
+    return []
+
+
+def _report(subject: str, problems: list[Problem]) -> int:
+    out.print(f"{subject}: {'ok' if not problems else ''}", markup=False)
+    for problem in problems:
+        out.print(f"  {problem}", markup=False)
+    return len(problems)
+
+
+def _report_tools() -> None:
+    """Tools that only pushing needs: said, not counted as a problem."""
+    for tool, why in (("cog", "builds and pushes images"), ("docker", "is what cog builds with")):
+        state = "found" if shutil.which(tool) else f"not on PATH; it {why}, and nothing else needs it"
+        out.print(f"{tool}: {state}", markup=False)

@@ -1,0 +1,167 @@
+"""`./build --demo`: from a bare clone to tokens under a constraint, on the example's first model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from cogsmith import config, lmtp
+from cogsmith.cli.console import ConsoleReporter, err, out
+from cogsmith.cli.extras import with_extras
+from cogsmith.cli.folders import shown
+from cogsmith.client.cog_server import Prediction
+from cogsmith.errors import MissingExtra, ServeError, UserError
+from cogsmith.gateway import cog_process
+from cogsmith.workdir.build import build
+from cogsmith.workdir.render import templates_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_EXAMPLE = "config.toml.example"
+_ALLOWED = 100.0
+
+
+def run_demo() -> None:
+    """Build the example's first model, serve it under the real Cog runtime, and run three operations on it."""
+    with_extras(_require_engine)
+    project = config.load(_example(), allow_placeholder=True)
+    name = next(iter(project.models))
+    _headline(f"1. Build {name}")
+    folder = with_extras(lambda: build(project, [name], reporter=ConsoleReporter()))[0].folder
+    out.print(f"{shown(folder)} is a complete Cog work directory.", markup=False)
+    _headline("2. Start it under the real Cog runtime")
+    started = time.monotonic()
+    with err.status("starting"), cog_process.running(folder) as server:
+        out.print(f"ready on {server.url} after {time.monotonic() - started:.1f} s", markup=False)
+        demo = _Demo(server.url, _tokenizer(folder))
+        demo.generate_freely("The capital of France is", max_tokens=12)
+        demo.generate_digits("Apollo 11 landed on the Moon in the year ", max_tokens=4)
+        demo.score(
+            "Review: I loved every minute of this film.\nThe review is", (" positive", " negative", " about cooking")
+        )
+    _headline("What next")
+    out.print(_WHAT_NEXT.format(name=name), markup=False)
+
+
+_WHAT_NEXT = """\
+  cogsmith predict {name} --prompt "Once upon a time"    one prediction, no Docker
+  cogsmith serve {name}                                  the same server, until you stop it
+  cogsmith inspect {name}                                parameters, memory, layers
+  cp config.toml.example config.toml                           then list your own models and run ./build
+  work/{name}/push                                       sends it to your account (needs the cog tool and Docker)
+The commands are in .venv/bin."""
+
+
+class _Demo:
+    """Three operations, each in a prediction of its own, each printed as its tokens come."""
+
+    def __init__(self, url: str, tokenizer: Tokenizer) -> None:
+        self._url = url
+        self._tokenizer = tokenizer
+
+    def generate_freely(self, prompt: str, *, max_tokens: int) -> None:
+        """Continue a prompt greedily."""
+        _headline("3. A free generation: each token, its log-probability, what else could have come")
+        self._generate(prompt, max_tokens, {})
+
+    def generate_digits(self, prompt: str, *, max_tokens: int) -> None:
+        """Continue a prompt with nothing but digits: a mask that lifts their logits above all others."""
+        _headline("4. A masked generation: only digits may come out")
+        self._generate(prompt, max_tokens, dict.fromkeys(self._encode("0123456789"), _ALLOWED))
+
+    def score(self, prompt: str, options: Sequence[str]) -> None:
+        """Compare continuations by the log-probability the model gives each."""
+        _headline("5. Scoring alternatives: which continuation does the model find likelier?")
+        operations = [
+            lmtp.Score(prompt=self._encode(prompt), scored=self._encode(option), stream_id=i)
+            for i, option in enumerate(options)
+        ]
+        totals = dict.fromkeys(range(len(options)), 0.0)
+        started = time.monotonic()
+        for token in self._tokens(operations):
+            totals[token.stream_id] += token.logprob
+        seconds = time.monotonic() - started
+        mass = sum(math.exp(total) for total in totals.values())
+        out.print(f"{prompt!r} ...", markup=False)
+        table = _table("option", "log-probability", "share")
+        for option, total in zip(options, totals.values(), strict=True):
+            table.add_row(repr(option), f"{total:.4f}", f"{math.exp(total) / mass:.1%}")
+        out.print(table)
+        _timing(f"{len(options)} options in {seconds:.2f} s")
+
+    def _generate(self, prompt: str, max_tokens: int, bias: Mapping[int, float]) -> None:
+        ids = self._encode(prompt)
+        operation = lmtp.Generate(prompt=ids, max_tokens=max_tokens, logit_bias=bias, top_logprobs=3, stream_id=1)
+        out.print(f"{prompt!r} ...", markup=False)
+        table = _table("token", "log-probability", "the likeliest three")
+        tokens: list[int] = []
+        started, first = time.monotonic(), 0.0
+        for token in self._tokens([operation]):
+            first = first or time.monotonic() - started
+            tokens.append(token.token)
+            table.add_row(self._show(token.token), f"{token.logprob:.4f}", self._alternatives(token))
+        seconds = time.monotonic() - started
+        out.print(table)
+        out.print(f"text: {prompt}{self._tokenizer.decode(tokens)}", markup=False)
+        _timing(f"first token after {first:.2f} s, {len(tokens)} tokens in {seconds:.2f} s")
+
+    def _tokens(self, operations: Sequence[lmtp.Operation]) -> list[lmtp.Token]:
+        prediction = Prediction(self._url, {"ops_batch_json": lmtp.serialize_batch(operations)})
+        reader, tokens = lmtp.LineReader(), []
+        for chunk in prediction.chunks():
+            for line in reader.feed(chunk):
+                for message in lmtp.parse_line(line):
+                    if not isinstance(message, lmtp.Token):
+                        raise ServeError(f"the model answered {message}")
+                    tokens.append(message)
+        return tokens
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _show(self, token: int) -> str:
+        return repr(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def _alternatives(self, token: lmtp.Token) -> str:
+        ranked = sorted((token.top_logprobs or {}).items(), key=lambda item: -item[1])
+        return "  ".join(f"{self._show(id_)} {math.exp(logprob):.1%}" for id_, logprob in ranked)
+
+
+def _example() -> Path:
+    """The commented example config: in a checkout, or beside the templates of an installed package."""
+    for folder in (Path.cwd(), templates_folder()):
+        if (folder / _EXAMPLE).is_file():
+            return folder / _EXAMPLE
+    raise UserError(f"{_EXAMPLE} is not here", fix="run ./build --demo in the project's folder")
+
+
+def _require_engine() -> None:
+    try:
+        import tokenizers  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtra("engine,gguf", "The demo, which runs a model on this machine,") from None
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "checkpoints" / "tokenizer.json"))
+
+
+def _headline(text: str) -> None:
+    out.print(f"\n{text}", style="bold", markup=False)
+
+
+def _timing(text: str) -> None:
+    out.print(f"({text})", style="dim", markup=False)
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 3, 0, 0))

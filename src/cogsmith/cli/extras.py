@@ -1,0 +1,58 @@
+"""Packages that only some work needs: asked for when it comes to that, installed into the project's own environment.
+
+`./build` makes `.venv` and marks it as its own. There a missing extra is installed at once; in an environment that
+the user keeps, it stays an error that says what to install.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from packaging.requirements import Requirement
+
+from cogsmith.cli.console import err
+from cogsmith.errors import MissingExtra, UserError
+
+_T = TypeVar("_T")
+
+MARKER = ".made-by-cogsmith"
+
+
+def with_extras(work: Callable[[], _T]) -> _T:
+    """Do `work`; where it needs an extra and the environment is ours, install that and begin again."""
+    installed: set[str] = set()
+    while True:
+        try:
+            return work()
+        except MissingExtra as missing:
+            if missing.extra in installed or not (Path(sys.prefix) / MARKER).exists():
+                raise
+            _install(missing.extra)
+            installed.add(missing.extra)
+
+
+def pinned(extras: str) -> list[str]:
+    """Return the pinned requirements of comma-separated `extras`, as the package's own metadata has them."""
+    declared = map(Requirement, importlib.metadata.requires("cogsmith") or [])
+    return [
+        f"{requirement.name}{requirement.specifier}"
+        for requirement in declared
+        for extra in extras.split(",")
+        if requirement.marker and requirement.marker.evaluate({"extra": extra})
+    ]
+
+
+def _install(extra: str) -> None:
+    requirements = pinned(extra)
+    err.print(f"Installing once, into {sys.prefix}: {' '.join(requirements)}", markup=False)
+    # pip's own lines are the progress; stdout stays clean for results.
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *requirements]
+    if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
+        raise UserError(f"installing {extra} failed", fix="see pip's message above, then run the command again")
+    importlib.invalidate_caches()

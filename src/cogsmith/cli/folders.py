@@ -1,0 +1,30 @@
+"""From what a user types to a work directory."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from cogsmith.errors import UserError
+
+
+def find(name: str) -> Path:
+    """Return the work directory called `name`, or the folder at that path. Raises UserError with what there is."""
+    for folder in (Path("work") / name, Path(name)):
+        if (folder / "cog.yaml").is_file():
+            return folder.absolute()
+    built = rendered()
+    nearest = difflib.get_close_matches(name, built, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    there = f"work/ holds {', '.join(built)}" if built else "work/ holds none; run ./build"
+    raise UserError(f"there is no work directory {name!r}", fix=f"{hint}{there}")
+
+
+def rendered() -> list[str]:
+    """Names of all work directories under `work/`."""
+    return sorted(path.parent.name for path in Path("work").glob("[!.]*/cog.yaml"))
+
+
+def shown(folder: Path) -> str:
+    """The path as a user here would type it."""
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)

@@ -1,0 +1,45 @@
+"""`cogsmith inspect`: what a work directory holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cogsmith import manifest
+from cogsmith.cli import folders
+from cogsmith.cli.console import out
+from cogsmith.cli.extras import with_extras
+from cogsmith.errors import MissingExtra
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A work directory: its name under work/, or its path.")],
+    tree: Annotated[bool, typer.Option("--tree", help="Print the tree of modules too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Report a model's parameters, memory footprint and layers, without loading its weights."""
+    with_extras(lambda: _inspect(name, tree=tree, as_json=as_json))
+
+
+def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
+    try:
+        from cogsmith.engine.description import describe
+    except ImportError:
+        raise MissingExtra("engine", "Inspecting a model") from None
+    folder = folders.find(name)
+    settings = manifest.read(folder)
+    description = describe(folder / settings.checkpoint, settings.model_args)
+    facts = asdict(description)
+    module_tree = facts.pop("tree")
+    if as_json:
+        out.print_json(json.dumps({"name": settings.name, "source": settings.source, **facts}))
+        return
+    out.print(f"{settings.name}  from {settings.source}", markup=False)
+    for key, value in facts.items():
+        out.print(f"  {key}={value}", markup=False)
+    out.print(f"  Memory footprint: {description.footprint_bytes / 1e6:,.1f} MB", markup=False)
+    if tree:
+        out.print(module_tree, markup=False)

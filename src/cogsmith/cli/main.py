@@ -1,0 +1,53 @@
+"""`cogsmith`: the commands put together, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cogsmith import __version__
+from cogsmith.cli import build, check, inspect, predict, push, serve
+from cogsmith.cli.console import err
+from cogsmith.errors import CogsmithError
+
+app = typer.Typer(
+    help="Open language models in Cog containers, held by their tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("build")(build.command)
+app.command("check")(check.command)
+app.command("serve")(serve.command)
+app.command("predict")(predict.command)
+app.command("inspect")(inspect.command)
+app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 ok, 1 the user's problem, 2 usage, 3 ours."""
+    try:
+        app()
+    except CogsmithError as error:
+        err.print(f"error: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, such as `head`; what it did not want need not be written.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

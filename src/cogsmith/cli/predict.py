@@ -1,0 +1,56 @@
+"""`cogsmith predict`: one prediction through the real Cog runtime, no Docker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cogsmith.cli import folders
+from cogsmith.cli.console import err
+from cogsmith.cli.extras import with_extras
+from cogsmith.client.cog_server import Prediction
+from cogsmith.errors import UserError
+from cogsmith.gateway import cog_process
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A work directory: its name under work/, or its path.")],
+    prompt: Annotated[str | None, typer.Option(help="Text to continue.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="A JSON file with the prediction's inputs; - reads stdin.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.", min=1)] = None,
+) -> None:
+    """Start a work directory, run one prediction, print its output as it comes."""
+    if (prompt is None) == (json_file is None):
+        raise typer.BadParameter("give either --prompt TEXT or --json FILE")
+    folder = folders.find(name)
+    inputs: dict[str, Any] = {"prompt": prompt} if json_file is None else _read_inputs(json_file)
+    if max_tokens is not None:
+        inputs["max_tokens"] = max_tokens
+    with_extras(lambda: _predict(folder, inputs))
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    try:
+        text = typer.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        inputs = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON: {error}", fix='write an object, such as {"prompt": "Hi"}'
+        ) from error
+    if not isinstance(inputs, dict):
+        raise UserError(f"{path} holds a {type(inputs).__name__}", fix='write an object, such as {"prompt": "Hi"}')
+    return inputs
+
+
+def _predict(folder: Path, inputs: dict[str, Any]) -> None:
+    with err.status(f"starting {folder.name} under the Cog runtime"), cog_process.running(folder) as server:
+        prediction = Prediction(server.url, inputs)
+        for chunk in prediction.chunks():
+            typer.echo(chunk, nl=False)
+        typer.echo()
+    err.print(f"{prediction.metrics}", style="dim", markup=False)

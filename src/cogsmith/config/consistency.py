@@ -1,0 +1,120 @@
+"""What the keys of one model must say together, `[defaults]` included.
+
+Each check reads the merged values as they are, wrong types among them, and keeps to what it can judge: what is
+wrong with a single key is said elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cogsmith.config import uri
+from cogsmith.config.document import Section
+from cogsmith.config.findings import Finding, Refusal, show
+from cogsmith.config.model import CogSettings
+from cogsmith.config.uri import SourceUri
+
+
+def check(section: Section, root: Path) -> Iterator[Finding]:
+    """Yield what is contradictory or missing in one model. Local paths are relative to `root`."""
+    yield from _one_source(section)
+    yield from _revision(section)
+    yield from _local_path(section, root)
+    yield from _quantisation(section)
+    yield from _python(section)
+    yield from _limits(section)
+
+
+def _one_source(section: Section) -> Iterator[Finding]:
+    source, repo = section.get("source"), section.get("huggingface", "repo")
+    if source is None and repo is None:
+        yield Finding(
+            ("models", section.name),
+            "the model names no weights",
+            'add source = "..." or huggingface.repo = "ORG/REPO"',
+        )
+    elif source is not None and repo is not None:
+        yield Finding(
+            section.origin("source"),
+            f"both source ({show(source)}) and huggingface.repo ({show(repo)}) name weights",
+            "keep one of the two",
+        )
+
+
+def _revision(section: Section) -> Iterator[Finding]:
+    version, source = section.get("huggingface", "version"), _source(section)
+    if version is None or source is None:
+        return
+    path = section.origin("huggingface", "version")
+    if source.scheme != "hf":
+        message = f"{show(version)} is a revision, and a {source.scheme}: source has none"
+        yield Finding(path, message, "remove huggingface.version")
+    elif source.revision is not None:
+        message = f"two revisions: {show(version)} here, {show(source.revision)} in source"
+        yield Finding(path, message, "keep one of the two")
+
+
+def _local_path(section: Section, root: Path) -> Iterator[Finding]:
+    source = _source(section)
+    if source is None or source.scheme != "path":
+        return
+    folder = Path(source.beneath(root).body)
+    if not folder.exists():
+        hub = f"; for a repository on the Hugging Face Hub write {show('hf:' + source.body)}"
+        yield Finding(
+            section.origin("source"),
+            f"{show(str(folder))} does not exist",
+            "give an existing folder or file, relative to config.toml's folder"
+            + (hub if _is_repo(source.body) else ""),
+        )
+
+
+def _quantisation(section: Section) -> Iterator[Finding]:
+    if section.get("config", "load_in_4bit") is True and section.get("config", "load_in_8bit") is True:
+        yield Finding(
+            section.origin("config", "load_in_8bit"),
+            "config.load_in_4bit and config.load_in_8bit are both true",
+            "set one of them to false",
+        )
+
+
+def _python(section: Section) -> Iterator[Finding]:
+    concurrency = section.get("cog", "concurrency")
+    at_once = CogSettings().concurrency if concurrency is None else concurrency
+    if section.get("cog", "python") == "3.10" and _is_count(at_once) and at_once > 1:
+        yield Finding(
+            section.origin("cog", "python"),
+            f"Python 3.10 runs one prediction at a time, and cog.concurrency is {at_once}",
+            'set cog.python = "3.11" or newer, or cog.concurrency = 1',
+        )
+
+
+def _limits(section: Section) -> Iterator[Finding]:
+    context, tokens = section.get("limits", "max_context"), section.get("limits", "max_tokens")
+    if _is_count(context) and _is_count(tokens) and tokens > context:
+        yield Finding(
+            section.origin("limits", "max_tokens"),
+            f"max_tokens ({tokens}) is more than max_context ({context}) can hold",
+            f"set limits.max_tokens to {context} or less",
+        )
+
+
+def _source(section: Section) -> SourceUri | None:
+    text = section.get("source")
+    try:
+        return uri.parse(text) if isinstance(text, str) else None
+    except Refusal:
+        return None
+
+
+def _is_repo(text: str) -> bool:
+    try:
+        return text.count("/") == 1 and bool(uri.parse(f"hf:{text}"))
+    except Refusal:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

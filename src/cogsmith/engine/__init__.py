@@ -1,0 +1,1 @@
+"""Requests in, token events out. One interface (`base.Engine`), several engines behind it."""

@@ -1,0 +1,56 @@
+"""What an engine takes and what it refuses, before any work is done. Plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.request import GenerateRequest, Request, ScoreRequest
+from cogsmith.errors import RequestError
+from cogsmith.manifest import Limits
+
+
+def admit(request: Request, info: EngineInfo, limits: Limits) -> None:
+    """Check that `request` can run. Raises RequestError with the value and the fix."""
+    _check_ids(request.prompt, "prompt", info)
+    if isinstance(request, ScoreRequest):
+        _admit_score(request, info)
+    else:
+        _admit_generate(request, info, limits)
+
+
+def _admit_generate(request: GenerateRequest, info: EngineInfo, limits: Limits) -> None:
+    if not request.prompt:
+        begin = f"the BOS id {info.bos_id}" if info.bos_id is not None else "a token"
+        raise RequestError("the prompt is empty: there is nothing to continue", fix=f"send {begin} at least")
+    if len(request.prompt) >= info.max_context:
+        raise RequestError(
+            f"the prompt has {len(request.prompt)} tokens and leaves no room in a context of {info.max_context}",
+            fix="shorten the prompt",
+        )
+    if limits.max_tokens is not None and request.max_tokens > limits.max_tokens:
+        raise RequestError(
+            f"max_tokens is {request.max_tokens}, and this server grants {limits.max_tokens}",
+            fix=f"ask for {limits.max_tokens} at most",
+        )
+
+
+def _admit_score(request: ScoreRequest, info: EngineInfo) -> None:
+    if not request.scored:
+        raise RequestError("scored is empty: there is nothing to score", fix="send one token at least")
+    _check_ids(request.scored, "scored", info)
+    total = len(request.prompt) + len(request.scored)
+    if total > info.max_context:
+        raise RequestError(
+            f"prompt and scored have {total} tokens together, more than the context of {info.max_context}",
+            fix="shorten the prompt",
+        )
+
+
+def _check_ids(ids: Sequence[int], field: str, info: EngineInfo) -> None:
+    if ids and not (min(ids) >= 0 and max(ids) < info.head_size):
+        index = next(i for i, token in enumerate(ids) if not 0 <= token < info.head_size)
+        raise RequestError(
+            f"{field}[{index}] is {ids[index]}, and this model's ids are 0 to {info.head_size - 1}",
+            fix="use the tokenizer of this model",
+        )

@@ -1,0 +1,56 @@
+"""The interface that every engine keeps and the predictor knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cogsmith.engine.request import Request, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What runs and what it can take.
+
+    `head_size` is the width of the model's output; ids from `vocab_size` (what the tokenizer can decode) up to it
+    are padding and never sampled. `footprint_bytes` is the memory of weights and buffers.
+    """
+
+    model: str
+    engine: str
+    head_size: int
+    vocab_size: int
+    max_context: int
+    eos_ids: frozenset[int]
+    bos_id: int | None
+    parameters: int
+    footprint_bytes: int
+    layers: int
+    dtype: str
+    device: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Handle(Protocol):
+    """A request under way."""
+
+    def cancel(self) -> None:
+        """Stop the stream within one step. Its sink is not called again after that. Idempotent, thread-safe."""
+
+
+class Engine(Protocol):
+    """Turns requests into token events. Every method may be called from any thread."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine runs."""
+
+    def submit(self, request: Request, sink: Sink) -> Handle:
+        """Queue a request. Raises RequestError at once for one that can never run."""
+
+    def healthy(self) -> bool:
+        """Whether requests are still being served."""
+
+    def close(self) -> None:
+        """End all streams and free the model. Idempotent."""

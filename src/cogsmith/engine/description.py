@@ -1,0 +1,60 @@
+"""What a checkpoint is, told from its configuration: no weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model's size and shape. `footprint_bytes` is what transformers' `get_memory_footprint` says of it."""
+
+    architecture: str
+    n_params: int
+    footprint_bytes: int
+    dtype: str
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    context: int | None
+    quantization: str | None
+    tree: str
+
+
+def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
+    """Describe the checkpoint in `folder` in its own dtype, before any quantisation that `model_args` asks for.
+
+    The model is built on torch's meta device, which has shapes and no memory.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trust = bool(model_args.get("trust_remote_code", False))
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    dtype = str(model_args.get("dtype") or model_args.get("torch_dtype") or getattr(config, "dtype", None) or "float32")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype.removeprefix("torch.")), trust_remote_code=trust
+        )
+    shape = config.get_text_config()
+    return Description(
+        architecture=type(model).__name__,
+        n_params=sum(parameter.numel() for parameter in model.parameters()),
+        footprint_bytes=model.get_memory_footprint(),
+        dtype=str(model.dtype).removeprefix("torch."),
+        layers=getattr(shape, "num_hidden_layers", 0),
+        hidden_size=getattr(shape, "hidden_size", 0),
+        vocab_size=getattr(shape, "vocab_size", 0),
+        context=getattr(shape, "max_position_embeddings", None),
+        quantization=_quantization(model_args),
+        tree=str(model),
+    )
+
+
+def _quantization(model_args: Mapping[str, Any]) -> str | None:
+    bits = {"load_in_4bit": "4-bit at load", "load_in_8bit": "8-bit at load"}
+    return next((name for key, name in bits.items() if model_args.get(key)), None)

@@ -1,0 +1,53 @@
+"""One call of a transformers model, the same for every row back-end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+NewCache = Callable[[], Any]
+
+
+class Forward:
+    """A causal language model as a function from tokens and a cache to logits.
+
+    Hides what differs between architectures: whether `logits_to_keep` and `position_ids` are taken.
+    """
+
+    def __init__(self, model: Any) -> None:
+        accepted = inspect.signature(model.forward).parameters
+        self._model = model
+        self._keeps_logits = "logits_to_keep" in accepted
+        self._takes_positions = "position_ids" in accepted
+        self.device: torch.device = model.get_input_embeddings().weight.device
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        cache: Any = None,
+        *,
+        keep: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run `input_ids` `[rows, tokens]` behind `cache`, which grows in place; alone without one.
+
+        `keep` `[k]` are the columns whose logits are wanted, all by default; `attention_mask` `[rows, cached +
+        tokens]` and `position_ids` `[rows, tokens]` are needed where rows are padded. Returns `[rows, k, head_size]`.
+        """
+        arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if attention_mask is not None:
+            arguments["attention_mask"] = attention_mask
+        if position_ids is not None and self._takes_positions:
+            arguments["position_ids"] = position_ids
+        if keep is not None and self._keeps_logits:
+            arguments["logits_to_keep"] = keep
+        logits: torch.Tensor = self._model(**arguments).logits
+        if keep is not None and not self._keeps_logits:
+            logits = logits[:, keep]
+        return logits

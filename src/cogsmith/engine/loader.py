@@ -1,0 +1,169 @@
+"""A checkpoint folder → a model in memory, with the facts the engine needs to know about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.quantization import translate
+
+# Configs name their longest text in many ways; the first that is there counts.
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+# For models without a stated limit (ALiBi, state-space): a bound on memory, not on what they can do.
+_UNSTATED_CONTEXT = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model and its tokenizer, ready to run. `tokenizer` is None where the folder holds none."""
+
+    name: str
+    model: Any
+    tokenizer: Any | None
+
+    @property
+    def head_size(self) -> int:
+        """Width of the logits."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids, from 0, the tokenizer can decode; the head may be padded beyond."""
+        if self.tokenizer is None:
+            return self.head_size
+        return min(self.head_size, 1 + int(max(self.tokenizer.get_vocab().values())))
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """All ids that end a text: generation config, model config and tokenizer each may know some."""
+        ids: set[int] = set()
+        for holder in (self.model.generation_config, self.model.config.get_text_config(), self.tokenizer):
+            value = getattr(holder, "eos_token_id", None)
+            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+        return frozenset(ids)
+
+    @property
+    def max_context(self) -> int | None:
+        """Longest text the model was made for, in tokens; None where its config does not say."""
+        config = self.model.config.get_text_config()
+        return next((value for key in _CONTEXT_KEYS if (value := getattr(config, key, None))), None)
+
+    @property
+    def has_recurrent_state(self) -> bool:
+        """Whether some layer keeps a state that is no list of keys and values, and so cannot be padded."""
+        from transformers.cache_utils import DynamicLayer
+
+        layers = self.new_cache().layers
+        return any(not isinstance(layer, DynamicLayer) or hasattr(layer, "conv_states") for layer in layers)
+
+    def new_cache(self) -> Any:
+        """An empty cache of the kind that this architecture needs."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    def info(self, *, runner: str, max_context: int | None) -> EngineInfo:
+        """Describe the model; `max_context` is a limit from outside, never widening the model's own."""
+        stated = self.max_context or max_context or _UNSTATED_CONTEXT
+        config = self.model.config.get_text_config()
+        parameter = next(self.model.parameters())
+        return EngineInfo(
+            model=self.name,
+            engine="transformers",
+            head_size=self.head_size,
+            vocab_size=self.vocab_size,
+            max_context=min(stated, max_context or stated),
+            eos_ids=self.eos_ids,
+            bos_id=getattr(self.tokenizer, "bos_token_id", None),
+            parameters=self.model.num_parameters(),
+            footprint_bytes=self.model.get_memory_footprint(),
+            layers=getattr(config, "num_hidden_layers", 0),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            device=str(parameter.device),
+            details={
+                "architecture": type(self.model).__name__,
+                "runner": runner,
+                "tokenizer": tokenizer_fingerprint(self.tokenizer),
+                "quantization": _quantization_name(self.model),
+            },
+        )
+
+
+def load(folder: Path, model_args: Mapping[str, Any], *, name: str) -> LoadedModel:
+    """Load the checkpoint in `folder` with `from_pretrained(**model_args)`.
+
+    On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
+    is one that the CPU computes well. Either is overridden by `model_args`. Nothing is fetched from anywhere.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    limit_threads()
+    trust = bool(model_args.get("trust_remote_code", False))
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    dtype = model_args.get("dtype") or model_args.get("torch_dtype") or _best_dtype(config)
+    defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    arguments = {**defaults, **translate(model_args, dtype), "dtype": dtype, "local_files_only": True}
+    arguments.pop("torch_dtype", None)
+    model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
+    return LoadedModel(name, model, _load_tokenizer(folder, trust=trust))
+
+
+def limit_threads(environ: Mapping[str, str] = os.environ) -> None:
+    """Give torch as many threads as the container may use, unless OMP_NUM_THREADS says how many.
+
+    torch counts the host's cores. More threads than the quota grants spin on each other's time.
+    """
+    if "OMP_NUM_THREADS" not in environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), _cpu_quota())))
+
+
+def tokenizer_fingerprint(tokenizer: Any | None) -> str | None:
+    """Hash of all (token, id) pairs: equal for tokenizers whose ids mean the same, whatever they are called."""
+    if tokenizer is None:
+        return None
+    pairs = sorted(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
+    return "sha256:" + hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()
+
+
+def _best_dtype(config: Any) -> str:
+    """The checkpoint's dtype; on a CPU never fp16, whose prefill is slow, and bf16 only where it is native."""
+    stated = str(getattr(config.get_text_config(), "dtype", None) or "float32").removeprefix("torch.")
+    if torch.cuda.is_available() or stated not in ("float16", "bfloat16"):
+        return stated
+    return "bfloat16" if _cpu_computes_bf16() else "float32"
+
+
+def _cpu_computes_bf16() -> bool:
+    # mkldnn's own answer covers avx512_bf16, amx and the ARM equivalents.
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _cpu_quota() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return cores if quota == "max" else min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def _load_tokenizer(folder: Path, *, trust: bool) -> Any | None:
+    from transformers import AutoTokenizer
+
+    if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").exists():
+        return None
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+
+
+def _quantization_name(model: Any) -> str | None:
+    config = getattr(model.config, "quantization_config", None)
+    method = getattr(config, "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))

@@ -1,0 +1,77 @@
+"""What an engine is asked and what it answers: plain values, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. The defaults change nothing: greedy, no penalty.
+
+    `temperature` 0 takes the most likely token. `top_k` 0 and `top_p` 1.0 keep the whole vocabulary.
+    `repetition_penalty` divides positive and multiplies negative logits of every id in prompt and continuation
+    (Keskar et al. 2019, as in transformers); `presence_penalty` and `frequency_penalty` are subtracted once, and
+    once per occurrence, for ids of the continuation (as in OpenAI's API). `seed` None draws one.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Continue `prompt` by up to `max_tokens` tokens.
+
+    `bias` is added to the logits (id → value); ids beyond the model's head are ignored. Each token comes with the
+    `top_logprobs` most likely alternatives; 0 gives the sampled one alone.
+    """
+
+    prompt: tuple[int, ...]
+    max_tokens: int = 32
+    sampling: Sampling = Sampling()
+    bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Give the log-probability of each token of `scored`, given `prompt` and the scored tokens before it."""
+
+    prompt: tuple[int, ...]
+    scored: tuple[int, ...]
+
+
+Request = GenerateRequest | ScoreRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One token of a stream. `top_logprobs` is None for a scored token. Nothing follows a `finish_reason`."""
+
+    token: int
+    logprob: float
+    top_logprobs: dict[int, float] | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvent:
+    """The stream's end, because of `message`. Nothing follows."""
+
+    message: str
+
+
+Event = TokenEvent | FailedEvent
+
+Sink = Callable[[tuple[Event, ...]], None]
+"""Takes the events of one step for one stream. Called on the engine's thread: it must not block or raise."""

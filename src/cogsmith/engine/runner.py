@@ -1,0 +1,35 @@
+"""The model's side of a step: token chunks in, logits out. What a row back-end must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class RowChunk:
+    """New tokens of one row: they follow the `start` tokens that its cache already holds.
+
+    `wanted` are indices into `tokens`, rising: the logits after each of these are returned.
+    """
+
+    row: int
+    start: int
+    tokens: Sequence[int]
+    wanted: Sequence[int]
+
+
+class Runner(Protocol):
+    """Runs chunks of many rows and keeps their KV caches. Used by the engine's thread alone."""
+
+    def open_row(self) -> int:
+        """Return a new, empty row."""
+
+    def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
+        """Run one step. Returns logits `[number of wanted, head_size]` in the model's dtype, chunk by chunk."""
+
+    def close_row(self, row: int) -> None:
+        """Free a row's cache."""

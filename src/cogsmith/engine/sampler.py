@@ -1,0 +1,172 @@
+"""From logits to tokens: penalties, bias, log-probabilities, draws.
+
+Log-probabilities are `log_softmax(logits + bias)` in float32, after the penalties and before temperature, top_k and
+top_p: normalised, and the same at any temperature. Rows of one step may differ in everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cogsmith.engine.request import GenerateRequest, Sampling
+from cogsmith.engine.sequence import Sequence as TokenSequence
+
+_NUCLEUS_CANDIDATES = 1024
+
+# A client may send any finite double; beyond this, float32 arithmetic would turn into infinities and NaN.
+_LARGEST = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A row's answer: the token, its log-probability and the most likely alternatives, likeliest first."""
+
+    token: int
+    logprob: float
+    top_logprobs: dict[int, float]
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the model itself gave infinities or NaN."""
+        return math.isfinite(self.logprob) and all(map(math.isfinite, self.top_logprobs.values()))
+
+
+def dense_bias(bias: Mapping[int, float], head_size: int) -> torch.Tensor | None:
+    """Spread a sparse bias over the model's head: float32 `[head_size]`, None for no bias.
+
+    Ids beyond the head are ignored: a client's tokenizer may be larger. Made with numpy, so that a thread other
+    than the engine's can do it without opening a second pool of torch threads.
+    """
+    if not bias:
+        return None
+    ids = np.fromiter(bias.keys(), np.int64, len(bias))
+    values = np.fromiter(bias.values(), np.float64, len(bias)).clip(-_LARGEST, _LARGEST)
+    inside = ids < head_size
+    dense = np.zeros(head_size, np.float32)
+    dense[ids[inside]] = values[inside]
+    return torch.from_numpy(dense)
+
+
+def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size: int) -> list[Sampled]:
+    """Draw the next token of each row.
+
+    `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE. Only ids below
+    `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained.
+    """
+    requests = [_generate_request(sequence) for sequence in sequences]
+    scores = logits.float()
+    for row, sequence in zip(scores, sequences, strict=True):
+        _adjust(row, sequence)
+    logprobs = torch.log_softmax(scores, dim=-1)
+    scores, logprobs = scores[:, :vocab_size], logprobs[:, :vocab_size]
+    tokens = _choose(scores, sequences, requests)
+    return _report(logprobs, tokens, [request.top_logprobs for request in requests])
+
+
+def token_logprobs(logits: torch.Tensor, targets: Sequence[int]) -> list[float]:
+    """Return the log-probability of `targets[i]` under `logits[i]`, `[targets, head_size]`, in float32."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    index = torch.tensor(targets, device=logits.device)[:, None]
+    values: list[float] = logprobs.gather(-1, index)[:, 0].tolist()
+    return values
+
+
+def _generate_request(sequence: TokenSequence) -> GenerateRequest:
+    if not isinstance(sequence.request, GenerateRequest):
+        raise TypeError("only GENERATE requests are sampled")
+    return sequence.request
+
+
+def _adjust(scores: torch.Tensor, sequence: TokenSequence) -> None:
+    """Apply penalties, then bias, to one row in place."""
+    sampling = _generate_request(sequence).sampling
+    if sampling.repetition_penalty != 1.0:
+        seen = torch.tensor(list(set(sequence.tokens)), device=scores.device)
+        values, penalty = scores[seen], _bounded(sampling.repetition_penalty)
+        scores[seen] = torch.where(values < 0, values * penalty, values / penalty)
+    if sequence.generated and (sampling.presence_penalty or sampling.frequency_penalty):
+        ids = torch.tensor(list(sequence.generated), device=scores.device)
+        counts = torch.tensor(list(sequence.generated.values()), device=scores.device)
+        scores[ids] -= _bounded(sampling.presence_penalty) + _bounded(sampling.frequency_penalty) * counts
+    if sequence.bias is not None:
+        scores += sequence.bias.to(scores.device)
+    scores.clamp_(-_LARGEST, _LARGEST)
+
+
+def _bounded(value: float) -> float:
+    return max(-_LARGEST, min(value, _LARGEST))
+
+
+def _choose(
+    scores: torch.Tensor, sequences: Sequence[TokenSequence], requests: Sequence[GenerateRequest]
+) -> torch.Tensor:
+    # The likeliest token is read off the scores: two of them can round to one log-probability.
+    tokens = scores.argmax(dim=-1)
+    for row, (sequence, request) in enumerate(zip(sequences, requests, strict=True)):
+        if request.sampling.temperature > 0:
+            tokens[row] = _draw(scores[row], request.sampling, sequence.random())
+    return tokens
+
+
+def _draw(scores: torch.Tensor, sampling: Sampling, uniform: float) -> torch.Tensor:
+    """Draw one id from `scores` `[vocab_size]` by inverting the cumulative distribution at `uniform` in [0, 1).
+
+    Temperature first, then top_k, then top_p over what top_k left, as transformers orders them. One number per
+    token from the stream's own generator: a stream's draws do not depend on its batch mates.
+    """
+    # Subtracting the maximum before dividing keeps a very small temperature from overflowing.
+    scaled = (scores.double() - scores.max()) / sampling.temperature
+    if 0 < sampling.top_k < len(scaled):
+        scaled, ids = scaled.topk(sampling.top_k)
+        probabilities = torch.softmax(scaled, dim=-1)
+        return ids[_invert(_nucleus(probabilities, sampling.top_p), uniform)]
+    probabilities = torch.softmax(scaled, dim=-1)
+    if sampling.top_p >= 1.0:
+        return _invert(probabilities, uniform)
+    candidates, ids = _likeliest(probabilities, sampling.top_p)
+    return ids[_invert(_nucleus(candidates, sampling.top_p), uniform)]
+
+
+def _likeliest(probabilities: torch.Tensor, mass: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest ids that hold at least `mass` between them, sorted: a full sort is rarely needed."""
+    count = min(_NUCLEUS_CANDIDATES, len(probabilities))
+    while True:
+        top, ids = probabilities.topk(count)
+        if count == len(probabilities) or top.sum() >= mass:
+            return top, ids
+        count = min(8 * count, len(probabilities))
+
+
+def _nucleus(sorted_probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep the smallest prefix whose sum reaches `top_p` (Holtzman et al. 2020); always the first."""
+    before = sorted_probabilities.cumsum(-1) - sorted_probabilities
+    kept = before < top_p
+    kept[0] = True
+    return sorted_probabilities * kept
+
+
+def _invert(weights: torch.Tensor, uniform: float) -> torch.Tensor:
+    """Index drawn in proportion to `weights`; never one of weight zero."""
+    cumulative = weights.cumsum(-1)
+    target = cumulative[-1] * uniform
+    index = torch.searchsorted(cumulative, target, right=True)
+    return torch.minimum(index, weights.nonzero()[-1, 0])
+
+
+def _report(logprobs: torch.Tensor, tokens: torch.Tensor, top_counts: Sequence[int]) -> list[Sampled]:
+    """Bring the step's numbers to the host, at once, and cut each row's alternatives to what it asked."""
+    most = min(max(top_counts), logprobs.shape[-1])
+    top_values, top_ids = logprobs.topk(most, dim=-1)
+    values = torch.cat([logprobs.gather(-1, tokens[:, None]), top_values], dim=-1).tolist()
+    ids = torch.cat([tokens[:, None], top_ids], dim=-1).tolist()
+    answers = []
+    for row_ids, row_values, count in zip(ids, values, top_counts, strict=True):
+        top = dict(zip(row_ids[1 : count + 1], row_values[1 : count + 1], strict=True))
+        top.setdefault(row_ids[0], row_values[0])
+        answers.append(Sampled(row_ids[0], row_values[0], top))
+    return answers

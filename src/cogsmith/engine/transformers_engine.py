@@ -1,0 +1,166 @@
+"""The default engine: continuous batching over any transformers causal language model.
+
+One thread does all torch work. Other threads hand it requests through an inbox; it answers through each request's
+sink. Between steps it takes in what has come and drops what was cancelled, so a newcomer waits one step at most, and
+a cancelled stream is gone within one. With nothing to do it sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cogsmith.engine.admission import admit
+from cogsmith.engine.forward import Forward
+from cogsmith.engine.loader import LoadedModel
+from cogsmith.engine.padded import PaddedRunner
+from cogsmith.engine.recompute import RecomputeRunner
+from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, Sink
+from cogsmith.engine.runner import Runner
+from cogsmith.engine.sampler import dense_bias
+from cogsmith.engine.scheduler import Scheduler
+from cogsmith.engine.self_test import agrees_with_plain_forward
+from cogsmith.engine.sequence import Sequence
+from cogsmith.engine.solo import SoloRunner
+from cogsmith.engine.step import Stepper, scored_events
+from cogsmith.errors import InternalError, RequestError
+from cogsmith.manifest import Limits
+
+_log = logging.getLogger("cogsmith.engine")
+
+
+class TransformersEngine:
+    """An `engine.base.Engine` over a loaded model. `close()` it when done.
+
+    `max_tokens_per_step` bounds how many prompt tokens share a step with the decoding rows.
+    """
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, *, max_tokens_per_step: int = 256) -> None:
+        self._limits = limits
+        runner_name, new_runner = choose_runner(loaded)
+        self.info = loaded.info(runner=runner_name, max_context=limits.max_context)
+        self._stepper = Stepper(Scheduler(limits.max_batch_size, max_tokens_per_step), new_runner, self.info)
+        self._inbox: list[Sequence] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, sink: Sink) -> _Handle:
+        """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
+        admit(request, self.info, self._limits)
+        bias = dense_bias(request.bias, self.info.head_size) if isinstance(request, GenerateRequest) else None
+        sequence = Sequence.of(request, sink, bias)
+        with self._wake:
+            self._check_open()
+            self._inbox.append(sequence)
+            self._wake.notify()
+        return _Handle(sequence, self._nudge)
+
+    def healthy(self) -> bool:
+        """Whether the engine's thread lives."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End all streams and the engine's thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise RequestError("the engine is shutting down")
+        waiting = len(self._inbox) + len(self._stepper.scheduler.waiting)
+        if waiting >= self._limits.max_queue:
+            raise RequestError(f"the queue is full ({waiting} operations wait)", fix="try again later")
+
+    def _nudge(self) -> None:
+        with self._wake:
+            self._wake.notify()
+
+    def _loop(self) -> None:
+        while self._take_in():
+            self._drop_cancelled()
+            if not self._stepper.scheduler.idle:
+                self._step()
+        self._end_all()
+
+    def _take_in(self) -> bool:
+        """Move the inbox to the scheduler, sleeping while there is nothing to do; False when closing."""
+        scheduler = self._stepper.scheduler
+        with self._wake:
+            while not (self._inbox or self._closing or not scheduler.idle):
+                self._wake.wait()
+            arrived, self._inbox = self._inbox, []
+        for sequence in arrived:
+            if not _answers_without_model(sequence):
+                scheduler.add(sequence)
+        return not self._closing
+
+    def _drop_cancelled(self) -> None:
+        for sequence in self._stepper.scheduler.cancelled():
+            self._stepper.drop(sequence)
+
+    def _step(self) -> None:
+        try:
+            self._stepper.step()
+        except Exception as error:
+            # Whatever went wrong, rows may be half-written: end these streams and keep serving the next ones.
+            _log.exception("a step failed")
+            self._stepper.fail_all(f"the engine failed: {type(error).__name__}: {error}")
+
+    def _end_all(self) -> None:
+        self._stepper.fail_all("the engine is shutting down")
+        scheduler = self._stepper.scheduler
+        for sequence in (*scheduler.waiting, *self._inbox):
+            sequence.emit(FailedEvent("the engine is shutting down"))
+
+
+class _Handle:
+    """A request under way."""
+
+    def __init__(self, sequence: Sequence, nudge: Callable[[], None]) -> None:
+        self._sequence = sequence
+        self._nudge = nudge
+
+    def cancel(self) -> None:
+        """Stop the stream within one step."""
+        self._sequence.cancelled = True
+        self._nudge()
+
+
+def choose_runner(loaded: LoadedModel) -> tuple[str, Callable[[], Runner]]:
+    """Pick the fastest row back-end that gives a plain forward pass's numbers for this model; return its maker.
+
+    Raises InternalError where none does: a wrong number is worse than no answer.
+    """
+    forward = Forward(loaded.model)
+    candidates: dict[str, Callable[[], Runner]] = {
+        "padded": lambda: PaddedRunner(forward, _plain_cache),
+        "solo": lambda: SoloRunner(forward, loaded.new_cache),
+        "recompute": lambda: RecomputeRunner(forward),
+    }
+    if loaded.has_recurrent_state:
+        del candidates["padded"]
+    for name, new_runner in candidates.items():
+        if agrees_with_plain_forward(new_runner(), forward, loaded.vocab_size):
+            return name, new_runner
+    raise InternalError(f"no row back-end computes {type(loaded.model).__name__} correctly")
+
+
+def _plain_cache() -> Any:
+    """A cache that keeps all keys, in sliding layers too: those could not be padded otherwise."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+def _answers_without_model(sequence: Sequence) -> bool:
+    """Give the first token of an empty prompt its score: nothing comes before it, so 0.0 by definition."""
+    scored = getattr(sequence.request, "scored", ())
+    if not scored or sequence.request.prompt:
+        return False
+    return sequence.emit(*scored_events(scored[:1], [0.0], ends=len(scored) == 1))

@@ -1,0 +1,1 @@
+"""Real Cog servers on this machine."""

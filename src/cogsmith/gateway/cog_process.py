@@ -1,0 +1,174 @@
+"""One Cog server's life on this machine: a work directory under the real Cog runtime, without Docker.
+
+`cog` reads its settings from cog.yaml when it builds an image and bakes them into the image's environment; the server
+itself never reads that file. So what the image would have is set here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import httpx2
+import yaml
+
+from cogsmith import manifest
+from cogsmith.errors import MissingExtra, ServeError
+
+_STARTING = ("STARTING", "UNKNOWN")
+_SERVING = ("READY", "BUSY")
+_LOG_TAIL_LINES = 15
+_STOP_SECONDS = 10.0
+
+
+class CogProcess:
+    """A started Cog server. Use `start` or the context manager `running`."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], url: str, log: IO[bytes] | None) -> None:
+        self.folder = folder
+        self.url = url
+        self._process = process
+        self._log = log
+
+    def wait_until_ready(self, seconds: float = 900.0) -> None:
+        """Wait until predictions are served. Raises ServeError with the log's end when set-up fails or takes longer."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._check_alive()
+            health = self._health()
+            status = health.get("status", "UNKNOWN")
+            if status in _SERVING:
+                return
+            if status not in _STARTING:
+                raise ServeError(f"the model's set-up ended as {status}:\n{_setup_log(health)}{self._log_tail()}")
+            time.sleep(0.1)
+        raise ServeError(f"{self.folder.name} was not ready after {seconds:g} seconds:\n{self._log_tail()}")
+
+    def wait(self) -> int:
+        """Wait for the server to end by itself; return its exit code."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """End the server and everything it started. Running predictions get some seconds to finish. Idempotent."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+        # The worker has the server's process group; after a crash it may be all that is left of it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._log is not None:
+            self._log.close()
+
+    def _check_alive(self) -> None:
+        code = self._process.poll()
+        if code is not None:
+            raise ServeError(f"the Cog server ended with code {code} before it was ready:\n{self._log_tail()}")
+
+    def _health(self) -> Mapping[str, object]:
+        try:
+            health: Mapping[str, object] = httpx2.get(f"{self.url}/health-check", timeout=10.0).json()
+        except (httpx2.TransportError, ValueError):
+            return {}
+        return health
+
+    def _log_tail(self) -> str:
+        if self._log is None:
+            return ""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        return "\n".join(f"  | {line}" for line in lines[-_LOG_TAIL_LINES:])
+
+
+def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: bool = False) -> CogProcess:
+    """Start the work directory `folder` under Cog's own HTTP server. `port` 0 takes a free one.
+
+    The server's log goes to stderr with `show_log`, else to a temporary file that error messages quote from. The server
+    dies with this process. Raises ServeError, MissingExtra.
+    """
+    environment = _environment(folder)
+    port = _check_port(host, port)
+    log = None if show_log else tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cog.server.http", "--host", host],
+        cwd=folder,
+        env={**environment, "PORT": str(port)},
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr if log is None else log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,  # one prctl call, no Python locks
+    )
+    return CogProcess(folder, process, f"http://{host}:{port}", log)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, seconds: float = 900.0) -> Iterator[CogProcess]:
+    """Start `folder`, wait until it is ready, and stop it at the end. Raises ServeError, MissingExtra."""
+    server = start(folder)
+    try:
+        server.wait_until_ready(seconds)
+        yield server
+    finally:
+        server.stop()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    try:
+        import coglet  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtra("engine", "Running a model on this machine") from None
+    if not (folder / "cog.yaml").is_file():
+        raise ServeError(f"{folder} is not a work directory: it has no cog.yaml", fix="run ./build first")
+    settings = yaml.safe_load((folder / "cog.yaml").read_text(encoding="utf-8"))
+    stated = dict(line.split("=", 1) for line in settings.get("environment", []))
+    # Cog starts its worker as plain "python"; and the work directory's own copy of the engine must win over ours.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        **os.environ,
+        **stated,
+        "PATH": path,
+        "PYTHONPATH": str(folder),
+        "COG_PREDICT_TYPE_STUB": settings["run"],
+        "COG_MAX_CONCURRENCY": str(manifest.read(folder).concurrency),
+        "LOG_FORMAT": "console",
+    }
+
+
+def _check_port(host: str, port: int) -> int:
+    """Return a port that can be bound now: Cog does not say which one it took, or why it could not."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(
+                f"port {port} on {host} cannot be used: {error.strerror}", fix="choose another --port"
+            ) from error
+        taken: int = probe.getsockname()[1]
+        return taken
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end the server when this process dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _setup_log(health: Mapping[str, object]) -> str:
+    setup = health.get("setup")
+    logs = str(setup.get("logs", "")) if isinstance(setup, dict) else ""
+    return "".join(f"  | {re.sub(chr(27) + r'[[0-9;]*m', '', line)}\n" for line in logs.splitlines())

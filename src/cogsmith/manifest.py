@@ -1,0 +1,61 @@
+"""`model.json`: all that varies between two work directories, as data.
+
+The packager writes it, the predictor reads it inside the container. Nothing from a user's config is ever
+pasted into code. This module travels into every work directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FILE_NAME = "model.json"
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one server grants. Counts are per server unless said otherwise."""
+
+    max_batch_size: int = 16
+    """Rows that one forward pass carries."""
+    max_queue: int = 512
+    """Operations that may wait for a row; one more is refused with an error item."""
+    max_context: int | None = None
+    """Tokens of prompt plus continuation; None means what the model was trained for."""
+    max_tokens: int | None = None
+    """Most tokens one GENERATE may ask for; None means the rest of the context."""
+    max_operations: int = 64
+    """Operations in one batch."""
+    max_batch_bytes: int = 16 * 2**20
+    """Bytes of one batch's JSON text."""
+    timeout_seconds: float = 600.0
+    """Longest life of one prediction; its streams then end."""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a work directory serves and how."""
+
+    name: str
+    source: str
+    """The canonical URI of the weights, with the full revision."""
+    cogsmith: str
+    """Version of the packager."""
+    task: str = "causal-lm"
+    engine: str = "transformers"
+    checkpoint: str = "checkpoints"
+    """Folder of the weights, relative to the work directory."""
+    model_args: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Keyword arguments for `from_pretrained`, as the config gave them."""
+    limits: Limits = Limits()
+    concurrency: int = 32
+    """Predictions that Cog lets run at once."""
+
+    def to_json(self) -> bytes:
+        """Return the file's bytes: indented, keys in field order, newline at the end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def read(folder: Path) -> Manifest:
+    """Read `model.json` in a work directory. Raises OSError or msgspec.ValidationError."""
+    return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=Manifest)

@@ -1,0 +1,93 @@
+"""The class that a work directory's `predict.py` derives its predictor from.
+
+`run` itself is written out there, because Cog reads its signature without importing anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cog
+
+from cogsmith import manifest
+from cogsmith.engine.loader import load
+from cogsmith.engine.request import Sampling
+from cogsmith.engine.transformers_engine import TransformersEngine
+from cogsmith.errors import RequestError
+from cogsmith.predictor import cancel
+from cogsmith.predictor.mailbox import Cancelled, Mailbox
+from cogsmith.predictor.meter import Meter
+from cogsmith.predictor.session import Session
+from cogsmith.predictor.text import TextInputs, stream_text
+
+_log = logging.getLogger("cogsmith.predictor")
+
+cancel.install()
+
+
+class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
+    """Serves the model of the work directory that is the current folder: Cog starts everything there."""
+
+    def setup(self) -> None:
+        """Load the checkpoint and start the engine. Runs once, before the first prediction."""
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+        started = time.monotonic()
+        folder = Path.cwd()
+        self._manifest = manifest.read(folder)
+        loaded = load(folder / self._manifest.checkpoint, self._manifest.model_args, name=self._manifest.name)
+        self._tokenizer = loaded.tokenizer
+        self._engine = TransformersEngine(loaded, self._manifest.limits)
+        info = self._engine.info
+        _log.info(
+            "%s is ready after %.1f s: %.1f M parameters, %s on %s, %s rows",
+            *(info.model, time.monotonic() - started, info.parameters / 1e6),
+            *(info.dtype, info.device, info.details["runner"]),
+        )
+
+    def healthcheck(self) -> bool:
+        """Whether predictions can be served."""
+        return self._engine.healthy()
+
+    def stream(
+        self,
+        *,
+        ops_batch_json: str = "",
+        prompt: str = "",
+        messages: Sequence[dict[str, Any]] = (),
+        max_tokens: int = 128,
+        seed: int = -1,
+        **sampling: Any,
+    ) -> Iterator[str]:
+        """Answer one prediction: LMTP lines for `ops_batch_json`, plain text for `prompt` or `messages`.
+
+        Returns a generator at once, which Cog then reads on a thread of its own. `sampling` holds fields of
+        `engine.request.Sampling`; a `seed` below 0 draws one. Raises RequestError where inputs contradict each
+        other; faults of an LMTP operation come in-band.
+        """
+        if ops_batch_json and (prompt or messages):
+            raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")
+        mailbox = Mailbox(self._manifest.limits.timeout_seconds)
+        meter = Meter(self.record_metric)
+        hook = cancel.current_hook()
+        if hook is not None:
+            hook.on_cancel(mailbox.cancel)
+        if ops_batch_json:
+            chunks = Session(self._engine, self._manifest.limits, mailbox, meter).run(ops_batch_json)
+        else:
+            drawn = Sampling(seed=seed if seed >= 0 else None, **sampling)
+            inputs = TextInputs(prompt=prompt, messages=messages, max_tokens=max_tokens, sampling=drawn)
+            chunks = stream_text(inputs, self._engine, self._tokenizer, mailbox, meter)
+        return _until_cancelled(chunks)
+
+
+def _until_cancelled(chunks: Iterator[str]) -> Iterator[str]:
+    """Say "cancelled" in Cog's own way, so that the prediction's status becomes that."""
+    try:
+        yield from chunks
+    except Cancelled:
+        raise cog.CancelationException from None

