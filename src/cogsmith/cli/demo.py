@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from cogsmith import config, lmtp
 from cogsmith.cli.console import ConsoleReporter, err, out
@@ -40,11 +38,9 @@ def run_demo() -> None:
     with err.status("starting"), cog_process.running(folder) as server:
         out.print(f"ready on {server.url} after {time.monotonic() - started:.1f} s", markup=False)
         demo = _Demo(server.url, _tokenizer(folder))
-        demo.generate_freely("The capital of France is", max_tokens=12)
-        demo.generate_digits("Apollo 11 landed on the Moon in the year ", max_tokens=4)
-        demo.score(
-            "Review: I loved every minute of this film.\nThe review is", (" positive", " negative", " about cooking")
-        )
+        demo.generate_freely("Once upon a time, there was a", max_tokens=12)
+        demo.generate_digits("World War II ended in the year ", max_tokens=4)
+        demo.score("The opposite of hot is", (" cold", " warm", " blue"))
     _headline("What next")
     out.print(_WHAT_NEXT.format(name=name), markup=False)
 
@@ -89,38 +85,35 @@ class _Demo:
         seconds = time.monotonic() - started
         mass = sum(math.exp(total) for total in totals.values())
         out.print(f"{prompt!r} ...", markup=False)
-        table = _table("option", "log-probability", "share")
+        _row("option", "log-probability", "share")
         for option, total in zip(options, totals.values(), strict=True):
-            table.add_row(repr(option), f"{total:.4f}", f"{math.exp(total) / mass:.1%}")
-        out.print(table)
+            _row(repr(option), f"{total:.4f}", f"{math.exp(total) / mass:.1%}")
         _timing(f"{len(options)} options in {seconds:.2f} s")
 
     def _generate(self, prompt: str, max_tokens: int, bias: Mapping[int, float]) -> None:
         ids = self._encode(prompt)
         operation = lmtp.Generate(prompt=ids, max_tokens=max_tokens, logit_bias=bias, top_logprobs=3, stream_id=1)
         out.print(f"{prompt!r} ...", markup=False)
-        table = _table("token", "log-probability", "the likeliest three")
+        _row("token", "log-probability", "the likeliest three")
         tokens: list[int] = []
         started, first = time.monotonic(), 0.0
         for token in self._tokens([operation]):
             first = first or time.monotonic() - started
             tokens.append(token.token)
-            table.add_row(self._show(token.token), f"{token.logprob:.4f}", self._alternatives(token))
+            _row(self._show(token.token), f"{token.logprob:.4f}", self._alternatives(token))
         seconds = time.monotonic() - started
-        out.print(table)
         out.print(f"text: {prompt}{self._tokenizer.decode(tokens)}", markup=False)
         _timing(f"first token after {first:.2f} s, {len(tokens)} tokens in {seconds:.2f} s")
 
-    def _tokens(self, operations: Sequence[lmtp.Operation]) -> list[lmtp.Token]:
+    def _tokens(self, operations: Sequence[lmtp.Operation]) -> Iterator[lmtp.Token]:
         prediction = Prediction(self._url, {"ops_batch_json": lmtp.serialize_batch(operations)})
-        reader, tokens = lmtp.LineReader(), []
+        reader = lmtp.LineReader()
         for chunk in prediction.chunks():
             for line in reader.feed(chunk):
                 for message in lmtp.parse_line(line):
                     if not isinstance(message, lmtp.Token):
                         raise ServeError(f"the model answered {message}")
-                    tokens.append(message)
-        return tokens
+                    yield message
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -163,5 +156,6 @@ def _timing(text: str) -> None:
     out.print(f"({text})", style="dim", markup=False)
 
 
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+def _row(name: str, logprob: str, rest: str) -> None:
+    # Printed row by row, as tokens come, where a table would wait for the last one.
+    out.print(f"  {name:<14}{logprob:>15}    {rest}", markup=False)

@@ -51,8 +51,18 @@ def pinned(extras: str) -> list[str]:
 def _install(extra: str) -> None:
     requirements = pinned(extra)
     err.print(f"Installing once, into {sys.prefix}: {' '.join(requirements)}", markup=False)
-    # pip's own lines are the progress; stdout stays clean for results.
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *requirements]
-    if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
+    if _run_showing_progress(command) != 0:
         raise UserError(f"installing {extra} failed", fix="see pip's message above, then run the command again")
     importlib.invalidate_caches()
+
+
+def _run_showing_progress(command: list[str]) -> int:
+    """Run pip with its output on stderr: its bars on a terminal, elsewhere its lines but for the idle ones."""
+    if sys.stderr.isatty():
+        return subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        for line in pip.stdout or ():
+            if not line.startswith("Requirement already satisfied"):
+                sys.stderr.write(line)
+    return pip.returncode
