@@ -65,7 +65,7 @@ def _local_path(section: Section, root: Path) -> Iterator[Finding]:
         hub = f"; for a repository on the Hugging Face Hub write {show('hf:' + source.body)}"
         yield Finding(
             section.origin("source"),
-            f"{show(str(folder))} does not exist",
+            f"{str(folder)!r} does not exist",
             "give an existing folder or file, relative to config.toml's folder"
             + (hub if _is_repo(source.body) else ""),
         )
