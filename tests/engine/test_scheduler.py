@@ -28,10 +28,10 @@ def test_an_idle_scheduler_deals_nothing():
     assert scheduler.schedule() == []
 
 
-def test_a_short_prompt_is_one_chunk_that_wants_the_last_position():
+def test_a_short_prompt_is_one_chunk_that_wants_the_last_logits():
     only = sequence(3)
     (chunk,) = scheduler_with(only).schedule()
-    assert (chunk.tokens, chunk.wanted) == ([0, 1, 2], [2])
+    assert (chunk.tokens, chunk.num_wanted) == ([0, 1, 2], 1)
 
 
 def test_a_long_prompt_comes_in_chunks_of_the_budget_and_wants_nothing_before_its_end():
@@ -40,9 +40,9 @@ def test_a_long_prompt_comes_in_chunks_of_the_budget_and_wants_nothing_before_it
     seen = []
     while long.num_uncomputed:
         (chunk,) = scheduler.schedule()
-        seen.append((len(chunk.tokens), chunk.wanted))
+        seen.append((len(chunk.tokens), chunk.num_wanted))
         long.num_computed += chunk.num_tokens
-    assert seen == [(10, []), (10, []), (5, [24])]
+    assert seen == [(10, 0), (10, 0), (5, 1)]
 
 
 def test_decoding_rows_come_first_and_a_prompt_gets_the_rest_of_the_budget():
@@ -80,9 +80,9 @@ def test_scoring_wants_the_logits_before_each_scored_token_and_never_runs_the_la
     scored = sequence(4, num_scored=3)
     (chunk,) = scheduler_with(scored).schedule()
     assert chunk.num_tokens == 6
-    assert chunk.wanted == [3, 4, 5]
+    assert chunk.num_wanted == 3
 
 
 def test_scoring_after_an_empty_prompt_wants_every_position():
     (chunk,) = scheduler_with(sequence(0, num_scored=4)).schedule()
-    assert chunk.wanted == [0, 1, 2]
+    assert chunk.num_wanted == 3

@@ -7,6 +7,7 @@ such as in a CI log, a line marks the start and the end of each task.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 
@@ -25,7 +26,8 @@ from rich.progress import (
 )
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Bound now: a library that is kept quiet by redirecting sys.stderr must not take our progress with it.
+err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
 class _LiveTask:

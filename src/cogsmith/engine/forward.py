@@ -29,14 +29,14 @@ class Forward:
         input_ids: torch.Tensor,
         cache: Any = None,
         *,
-        keep: torch.Tensor | None = None,
+        num_wanted: int | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run `input_ids` `[rows, tokens]` behind `cache`, which grows in place; alone without one.
 
-        `keep` `[k]` are the columns whose logits are wanted, all by default; `attention_mask` `[rows, cached +
-        tokens]` and `position_ids` `[rows, tokens]` are needed where rows are padded. Returns `[rows, k, head_size]`.
+        `attention_mask` `[rows, cached + tokens]` and `position_ids` `[rows, tokens]` are needed where rows are
+        padded. Returns the logits after the last `num_wanted` tokens, all by default: `[rows, num_wanted, head_size]`.
         """
         arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
         if cache is not None:
@@ -45,9 +45,8 @@ class Forward:
             arguments["attention_mask"] = attention_mask
         if position_ids is not None and self._takes_positions:
             arguments["position_ids"] = position_ids
-        if keep is not None and self._keeps_logits:
-            arguments["logits_to_keep"] = keep
+        if num_wanted is not None and self._keeps_logits:
+            # 0 would mean all of them: one that nobody wants is cheaper.
+            arguments["logits_to_keep"] = max(1, num_wanted)
         logits: torch.Tensor = self._model(**arguments).logits
-        if keep is not None and not self._keeps_logits:
-            logits = logits[:, keep]
-        return logits
+        return logits if num_wanted is None else logits[:, logits.shape[1] - num_wanted :]

@@ -49,7 +49,7 @@ class PaddedRunner:
 
     def _logits(self, chunk: RowChunk, decoded: dict[int, torch.Tensor]) -> torch.Tensor:
         if chunk.row in decoded:
-            return decoded[chunk.row][: len(chunk.wanted)]
+            return decoded[chunk.row][: chunk.num_wanted]
         return self._prompts.forward([chunk])
 
     def _decode(self, tokens: dict[int, int]) -> dict[int, torch.Tensor]:

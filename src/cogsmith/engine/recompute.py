@@ -36,5 +36,4 @@ class RecomputeRunner:
     def _run(self, chunk: RowChunk) -> torch.Tensor:
         text = self._texts[chunk.row]
         text.extend(chunk.tokens)
-        wanted = [chunk.start + index for index in chunk.wanted]
-        return self._forward(torch.tensor([text], device=self._forward.device))[0, wanted]
+        return self._forward(torch.tensor([text], device=self._forward.device), num_wanted=chunk.num_wanted)[0]

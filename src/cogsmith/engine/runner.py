@@ -13,13 +13,13 @@ import torch
 class RowChunk:
     """New tokens of one row: they follow the `start` tokens that its cache already holds.
 
-    `wanted` are indices into `tokens`, rising: the logits after each of these are returned.
+    The logits after each of the last `num_wanted` tokens are returned.
     """
 
     row: int
     start: int
     tokens: Sequence[int]
-    wanted: Sequence[int]
+    num_wanted: int
 
 
 class Runner(Protocol):

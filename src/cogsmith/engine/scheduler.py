@@ -31,9 +31,9 @@ class Chunk:
         return self.sequence.tokens[self.positions.start : self.positions.stop]
 
     @property
-    def wanted(self) -> list[int]:
-        """Positions whose logits are asked for."""
-        return [position for position in self.positions if self.sequence.wants_logits(position)]
+    def num_wanted(self) -> int:
+        """How many of these tokens, counted from the last, have their logits asked for."""
+        return min(self.num_tokens, max(0, self.positions.stop - self.sequence.first_wanted))
 
 
 class Scheduler:

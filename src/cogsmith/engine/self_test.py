@@ -62,7 +62,7 @@ def _chunks(row: int, text: list[int]) -> deque[RowChunk]:
     """The prompt in two chunks, then token by token; all logits wanted."""
     num_prompt = len(text) - _NUM_DECODED
     borders = [0, num_prompt // 2, *range(num_prompt, len(text) + 1)]
-    return deque(RowChunk(row, a, text[a:b], range(b - a)) for a, b in pairwise(borders))
+    return deque(RowChunk(row, a, text[a:b], b - a) for a, b in pairwise(borders))
 
 
 def _close(plain: torch.Tensor, stepped: torch.Tensor) -> bool:

@@ -56,11 +56,12 @@ class Sequence:
         """Position of the last token worth a forward pass: nothing is asked after the last scored token."""
         return len(self.tokens) - (2 if isinstance(self.request, ScoreRequest) else 1)
 
-    def wants_logits(self, position: int) -> bool:
-        """Whether the logits after the token at `position` are needed."""
+    @property
+    def first_wanted(self) -> int:
+        """First position after whose token logits are needed; they are after every later one too."""
         if isinstance(self.request, ScoreRequest):
-            return position >= len(self.request.prompt) - 1
-        return position == len(self.tokens) - 1
+            return max(0, len(self.request.prompt) - 1)
+        return self.last_position
 
     def append(self, token: int) -> None:
         """Add a sampled token."""

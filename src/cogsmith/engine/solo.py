@@ -39,7 +39,5 @@ class SoloRunner:
         device = self._forward.device
         ids = torch.tensor([list(chunk.tokens)], device=device)
         positions = torch.arange(chunk.start, chunk.start + len(chunk.tokens), device=device)[None]
-        # A chunk that wants nothing still has to run, and some models cannot keep zero columns.
-        keep = torch.tensor(chunk.wanted or [len(chunk.tokens) - 1], device=device)
-        logits = self._forward(ids, self._caches[chunk.row], keep=keep, position_ids=positions)[0]
-        return logits[: len(chunk.wanted)]
+        cache = self._caches[chunk.row]
+        return self._forward(ids, cache, num_wanted=chunk.num_wanted, position_ids=positions)[0]

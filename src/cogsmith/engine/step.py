@@ -57,7 +57,7 @@ class Stepper:
         return self._runner.forward([_row_chunk(chunk) for chunk in chunks])
 
     def _postprocess(self, chunks: Sequence[Chunk], logits: torch.Tensor) -> None:
-        parts = torch.split(logits, [len(chunk.wanted) for chunk in chunks])
+        parts = torch.split(logits, [chunk.num_wanted for chunk in chunks])
         sampled: list[tuple[TokenSequence, torch.Tensor]] = []
         for chunk, part in zip(chunks, parts, strict=True):
             if isinstance(chunk.sequence.request, ScoreRequest):
@@ -81,10 +81,11 @@ class Stepper:
 
     def _score(self, chunk: Chunk, logits: torch.Tensor) -> None:
         sequence = chunk.sequence
-        targets = [sequence.tokens[position + 1] for position in chunk.wanted]
+        end = chunk.positions.stop
+        targets = sequence.tokens[end - chunk.num_wanted + 1 : end + 1]
         if targets:
             logprobs = token_logprobs(logits, targets)
-            ends = chunk.wanted[-1] == sequence.last_position
+            ends = end > sequence.last_position
             events = scored_events(targets, logprobs, ends=ends) if all(map(math.isfinite, logprobs)) else [_NOT_FINITE]
             self._emit(sequence, *events)
 
@@ -102,8 +103,7 @@ def scored_events(tokens: Sequence[int], logprobs: Sequence[float], *, ends: boo
 
 
 def _row_chunk(chunk: Chunk) -> RowChunk:
-    start = chunk.positions.start
     row = chunk.sequence.row
     if row is None:
         raise TypeError("a chunk is run on an open row")
-    return RowChunk(row, start, chunk.tokens, [position - start for position in chunk.wanted])
+    return RowChunk(row, chunk.positions.start, chunk.tokens, chunk.num_wanted)
