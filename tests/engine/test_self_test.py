@@ -1,0 +1,55 @@
+"""The start-up test must see a fault through a model's own noise, and must not take the noise for a fault."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from cogsmith.engine.forward import Forward
+from cogsmith.engine.loader import LoadedModel
+from cogsmith.engine.padded import PaddedRunner
+from cogsmith.engine.self_test import SelfTest
+from cogsmith.engine.solo import SoloRunner
+from cogsmith.engine.transformers_engine import choose_runner
+
+from .models import VOCAB, tiny_llama
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+class Unmasked(Forward):
+    """A model that ignores its attention mask, as some architectures do without a word."""
+
+    def __call__(self, *arguments, attention_mask=None, **keywords):
+        return super().__call__(*arguments, **keywords)
+
+
+class Unplaced(Forward):
+    """A model that is not told where its padded rows stand."""
+
+    def __call__(self, *arguments, position_ids=None, **keywords):
+        return super().__call__(*arguments, **keywords)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_ordinary_model_gets_the_padded_back_end_in_any_dtype(dtype):
+    name, _ = choose_runner(LoadedModel("tiny", tiny_llama().to(dtype), None))
+    assert name == "padded"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fault", [Unmasked, Unplaced])
+def test_a_fault_in_padding_is_seen_in_any_dtype(dtype, fault):
+    model = tiny_llama().to(dtype)
+    assert not SelfTest(Forward(model), VOCAB).passes(PaddedRunner(fault(model), DynamicCache))
+
+
+def test_a_cache_that_forgets_is_seen():
+    class Forgetful(DynamicCache):
+        def update(self, keys, values, layer_idx, *arguments, **keywords):
+            keys, values = super().update(keys, values, layer_idx, *arguments, **keywords)
+            return keys, values * 0.9
+
+    forward = Forward(tiny_llama())
+    self_test = SelfTest(forward, VOCAB)
+    assert self_test.passes(SoloRunner(forward, DynamicCache))
+    assert not self_test.passes(SoloRunner(forward, Forgetful))
