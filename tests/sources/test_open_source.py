@@ -9,7 +9,7 @@ import pytest
 from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
 from cogsmith.sources import open_source
-from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
 
 from .checkpoints import NEEDED

@@ -8,15 +8,14 @@ from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Location, Source
 from cogsmith.sources.cache import cache_root
-from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.gguf import GGUF_SUFFIX
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
 from cogsmith.sources.hub import HubLocation
 from cogsmith.sources.local import FileLocation, FolderLocation
 from cogsmith.sources.pypi import PypiLocation
 
 __all__ = ["open_source"]
-
-GGUF_SUFFIX = ".gguf"
 
 
 def open_source(model: Model, cache: Path | None = None) -> Source:
