@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -21,12 +21,14 @@ from cogsmith.errors import (
     UserError,
     WorkdirError,
 )
+from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
 from cogsmith.sources.cache import cache_root
 from cogsmith.workdir import link, lint, lock, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
-from cogsmith.workdir.plan import CHECKPOINT, WORK, Plan, plan
+from cogsmith.workdir.places import WORK, stays_inside
+from cogsmith.workdir.plan import Plan, plan
 from cogsmith.workdir.render import RenderedFile
 
 OpenSource = Callable[[Model, Path | None], Source]
@@ -199,8 +201,7 @@ def _make_folder(folder: Path, root: Path) -> None:
 
 def _inside(path: str) -> str:
     """Return `path` if it stays inside the folder that it is relative to. Raises SourceError."""
-    parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or path.startswith("/"):
+    if not stays_inside(path):
         raise SourceError(f"the checkpoint has a file outside its folder: {path!r}", fix="use another source")
     return path
 
