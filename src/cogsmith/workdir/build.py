@@ -113,17 +113,17 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_source: OpenSource) -> list[_Target]:
     """Nail down every model's source. Raises the only error as it is, several as one ProblemsError."""
     found: list[_Target] = []
-    errors: dict[str, UserError] = {}
+    errors: list[tuple[Model, UserError]] = []
     for model in select(project, names):
         try:
             source = open_source(model, cache)
             found.append(_Target(model, source, source.resolve()))
         except UserError as error:
-            errors[model.name] = error
+            errors.append((model, error))
     if len(errors) == 1:
-        raise next(iter(errors.values()))
+        raise errors[0][1]
     if errors:
-        problems = [Problem(error.message, error.fix, where=name) for name, error in errors.items()]
+        problems = [Problem(error.message, error.fix, model.name, model.line or None) for model, error in errors]
         raise ProblemsError(project.path.name, problems)
     return found
 
