@@ -45,7 +45,7 @@ def render(model: Model, resolved_uri: str, project: Project) -> dict[str, Rende
     `resolved_uri` names the weights with their full revision.
     """
     templates = _Templates(templates_folder(), _context(model, project))
-    predictor = templates.render("predict.py" if model.cog.concurrency > 1 else "predict_sync.py")
+    predictor = templates.render("predict.py")
     run = signature.read(predictor.content.decode())
     files = {
         "cog.yaml": templates.render("cog.yaml"),
