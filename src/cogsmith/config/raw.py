@@ -97,8 +97,9 @@ class RawModel(_Table):
     huggingface: RawHuggingFace = Field(default_factory=RawHuggingFace, description="Weights on the Hugging Face Hub.")
     format: Format = Field(default="auto", description="What the source holds. `auto` finds out by the files' names.")
     output_precision: Precision | None = Field(
-        default=None, description="Number type that a GGUF file's weights are converted to. Left out: `fp32`. "
-        "Weights in the Hugging Face format stay as they are."
+        default=None,
+        description="Number type that a GGUF file's weights are converted to. Left out: `fp32`. "
+        "Weights in the Hugging Face format stay as they are.",
     )
     allow_pickle: bool = Field(
         default=False,
