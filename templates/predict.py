@@ -1,7 +1,11 @@
 """What Cog runs. Rendered by Cogsmith; all that varies between two models is in model.json.
 
 Cog reads the signature of `run` from this text without importing it: keep every input one plain literal on one line.
+{% if concurrency > 1 %}
 `run` is async so that predictions overlap, and returns a plain generator, the only shape that also streams them live.
+{% else %}
+One prediction runs at a time.
+{% endif %}
 """
 
 import cog
@@ -13,9 +17,14 @@ from cogsmith.predictor.runner import LanguageModel
 class Predictor(LanguageModel):
     """The model of this folder, token by token over LMTP, or as text."""
 
+{% if concurrency > 1 %}
     @cog.concurrent(max={{ concurrency }})
     @cog.streaming
     async def run(
+{% else %}
+    @cog.streaming
+    def run(
+{% endif %}
         self,
         ops_batch_json: str = Input(default="", description="LMTP: a JSON array of operations"),
         prompt: str = Input(default="", description="Text to continue, where no LMTP batch is given"),
@@ -27,7 +36,7 @@ class Predictor(LanguageModel):
         seed: int = Input(default=-1, description="Seed of the sampling; -1 draws one"),
     ) -> ConcatenateIterator[str]:
         """Stream LMTP lines for `ops_batch_json`, or else text that continues `prompt` or answers `messages`."""
-        return self.stream(
+        {{ "return" if concurrency > 1 else "yield from" }} self.stream(
             ops_batch_json=ops_batch_json,
             prompt=prompt,
             messages=messages,

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 FILE_NAME = "model.json"
+CHECKPOINT = "checkpoints"
+"""The folder of the weights, where nothing else is said."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Version of the packager."""
     task: str = "causal-lm"
     engine: str = "transformers"
-    checkpoint: str = "checkpoints"
+    checkpoint: str = CHECKPOINT
     """Folder of the weights, relative to the work directory."""
     model_args: dict[str, Any] = msgspec.field(default_factory=dict)
     """Keyword arguments for `from_pretrained`, as the config gave them."""

@@ -87,6 +87,11 @@ def test_the_schema_refuses_bad_files(text):
     assert not Draft202012Validator(schema()).is_valid(tomli.loads(text))
 
 
+def test_toml_has_no_null_and_neither_have_the_generated_texts():
+    assert "null" not in schema_json()
+    assert "null" not in keys_markdown()
+
+
 def test_limits_are_those_that_a_server_grants():
     assert RawLimits().model_dump() == msgspec.to_builtins(Limits())
 

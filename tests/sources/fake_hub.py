@@ -240,14 +240,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_REPO = r"(?P<repo>[^/]+(?:/[^/]+)??)"
 _ROUTES = [
     (re.compile(rf"/api/models/{_REPO}/refs"), _Handler._refs),
     (re.compile(rf"/api/models/{_REPO}/tree/(?P<revision>.+)"), _Handler._tree),
     (re.compile(rf"/api/models/{_REPO}/revision/(?P<revision>.+)"), _Handler._info),
     (re.compile(rf"/api/models/{_REPO}"), _Handler._info),
     (re.compile(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"), _Handler._resolve),
-    (re.compile(rf"/cdn/{_REPO}/(?P<revision>[^/]+)/(?P<path>.+)"), _Handler._cdn),
+    (re.compile(rf"/cdn/{_REPO}/(?P<revision>[0-9a-f]{{40}})/(?P<path>.+)"), _Handler._cdn),
 ]
 
 

@@ -15,7 +15,7 @@ import pytest
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import SourceFile
 from cogsmith.sources.cache import atomic_folder, cache_root
-from cogsmith.sources.hashing import file_sha256, sha256_file
+from cogsmith.sources.hashing import checked_sha256, sha256_file
 
 from .checkpoints import Watcher
 
@@ -153,11 +153,10 @@ def test_missing_file_is_an_error_with_its_path(tmp_path: Path):
         sha256_file(tmp_path / "nowhere.bin", cache=tmp_path / "cache")
 
 
-def test_a_known_digest_is_taken_only_with_the_right_size(tmp_path: Path):
+def test_bytes_that_are_not_those_the_location_named(tmp_path: Path):
     file = old_file(tmp_path / "file", b"one")
-    claimed = "a" * 64
-    assert file_sha256(file, SourceFile("file", 3, claimed), cache=tmp_path / "cache") == claimed
-    with pytest.raises(SourceError, match=claimed):
-        file_sha256(file, SourceFile("file", 4, claimed), cache=tmp_path / "cache")
-    with pytest.raises(SourceError, match=claimed):
-        file_sha256(file, SourceFile("file", 3, claimed), cache=tmp_path / "cache", verify=True)
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert checked_sha256(file, SourceFile("file", 3), Watcher(), cache=tmp_path / "cache") == digest
+    assert checked_sha256(file, SourceFile("file", 3, digest), Watcher(), cache=tmp_path / "cache") == digest
+    with pytest.raises(SourceError, match=f"{digest}, expected {'a' * 64}"):
+        checked_sha256(file, SourceFile("file", 3, "a" * 64), Watcher(), cache=tmp_path / "cache")

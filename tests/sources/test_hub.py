@@ -251,14 +251,14 @@ def test_damaged_blob_in_the_cache_is_refused(fake_hub: FakeHub, tmp_path: Path)
         build(tmp_path)
 
 
-def test_verify_finds_a_changed_byte(fake_hub: FakeHub, tmp_path: Path):
+def test_changed_byte_in_the_cache_is_found(fake_hub: FakeHub, tmp_path: Path):
     fake_hub.commit("org/model", NEEDED)
-    build(tmp_path, verify=True)
+    build(tmp_path)
     digest = hashlib.sha256(NEEDED["model.safetensors"]).hexdigest()
     blob = hub_cache() / "models--org--model" / "blobs" / digest
     blob.write_bytes(blob.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(SourceError, match=f"SHA-256 .* expected {digest}"):
-        build(tmp_path, verify=True)
+        build(tmp_path)
 
 
 def test_custom_code_is_noted_and_left(fake_hub: FakeHub, tmp_path: Path):

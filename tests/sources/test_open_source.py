@@ -9,7 +9,7 @@ import pytest
 from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
 from cogsmith.sources import open_source
-from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
 
 from .checkpoints import NEEDED
@@ -27,6 +27,12 @@ def test_hub_repositories(fake_hub: FakeHub, tmp_path: Path):
     assert isinstance(opened("hf:org/gguf", tmp_path), GgufSource)
     assert isinstance(opened("hf:org/safe/model.gguf", tmp_path), GgufSource)
     assert isinstance(opened("hf:org/safe", tmp_path, "gguf"), GgufSource)
+
+
+def test_a_repository_with_a_single_name(fake_hub: FakeHub, tmp_path: Path):
+    sha = fake_hub.commit("gpt2", NEEDED)
+    resolved = opened("hf:gpt2", tmp_path).resolve()
+    assert (resolved.uri, resolved.revision) == ("hf:gpt2", sha)
 
 
 def test_revision_reaches_the_hub(fake_hub: FakeHub, tmp_path: Path):
@@ -59,9 +65,7 @@ def test_several_gguf_files_are_listed(fake_hub: FakeHub, tmp_path: Path):
         opened("hf:org/gguf", tmp_path).resolve()
 
 
-@pytest.mark.parametrize(
-    "source", ["hf:org", "hf:org/", "hf:/model", "hf:org/model/file.bin", "s3:bucket", "org/model"]
-)
+@pytest.mark.parametrize("source", ["hf:", "hf:org/", "hf:/model", "hf:org/model/file.bin", "s3:bucket", "org/model"])
 def test_a_uri_that_is_not_canonical(source: str, tmp_path: Path):
     with pytest.raises(SourceError, match=source):
         opened(source, tmp_path)

@@ -104,11 +104,11 @@ def test_same_inputs_same_bytes_and_modes(workshop, tmp_path):
 
 def test_all_errors_are_collected_before_anything_is_written(workshop):
     workshop.add("good")
-    workshop.add("bad-1").error = "the repository is gated"
-    workshop.add("bad-2").error = "no such revision"
+    workshop.add("bad-1", line=7).error = "the repository is gated"
+    workshop.add("bad-2", line=9).error = "no such revision"
     with pytest.raises(ProblemsError) as caught:
         workshop.build()
-    assert [problem.where for problem in caught.value.problems] == ["bad-1", "bad-2"]
+    assert [(problem.where, problem.line) for problem in caught.value.problems] == [("bad-1", 7), ("bad-2", 9)]
     assert "the repository is gated" in str(caught.value)
     assert not (workshop.root / "work").exists()
 

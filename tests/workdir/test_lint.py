@@ -221,6 +221,8 @@ CASES: dict[str, tuple[Break, str]] = {
     # secrets
     "Hugging Face token": (append("README.md", TOKEN), "README.md: holds a Hugging Face token"),
     "Replicate token": (append("cog.yaml", "# r8_" + "A" * 37), "cog.yaml: holds a Replicate token"),
+    "short Replicate token": (append("cog.yaml", "# r8_" + "A" * 20), "cog.yaml: holds a Replicate token"),
+    "token within a word": (append("cog.yaml", f"# my_{TOKEN}"), "cog.yaml: holds a Hugging Face token"),
     "AWS key": (write("cogsmith/notes.txt", "AKIA" + "A" * 16), "cogsmith/notes.txt: holds an AWS access key"),
     "private key": (write("key.pem", "-----BEGIN RSA PRIVATE KEY-----\n"), "key.pem: holds a private key"),
 }

@@ -132,5 +132,5 @@ def test_same_inputs_same_digest_and_every_input_counts():
 def test_every_template_is_used():
     rendered_names = {"cog.yaml", "predict.py", "requirements.txt", "push", ".dockerignore", "README.md"}
     templates = {path.name for path in templates_folder().iterdir()} - {"config.toml.example"}
-    assert templates == rendered_names - {".dockerignore"} | {"dockerignore", "predict_sync.py"}
+    assert templates == rendered_names - {".dockerignore"} | {"dockerignore"}
     assert rendered_names <= rendered().keys()

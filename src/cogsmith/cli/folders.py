@@ -6,11 +6,12 @@ import difflib
 from pathlib import Path
 
 from cogsmith.errors import UserError
+from cogsmith.workdir.places import WORK
 
 
 def find(name: str) -> Path:
     """Return the work directory called `name`, or the folder at that path. Raises UserError with what there is."""
-    for folder in (Path("work") / name, Path(name)):
+    for folder in (Path(WORK) / name, Path(name)):
         if (folder / "cog.yaml").is_file():
             return folder.absolute()
     built = rendered()
@@ -22,7 +23,7 @@ def find(name: str) -> Path:
 
 def rendered() -> list[str]:
     """Names of all work directories under `work/`."""
-    return sorted(path.parent.name for path in Path("work").glob("[!.]*/cog.yaml"))
+    return sorted(path.parent.name for path in Path(WORK).glob("[!.]*/cog.yaml"))
 
 
 def shown(folder: Path) -> str:

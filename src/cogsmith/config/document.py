@@ -9,7 +9,7 @@ from typing import Any
 import tomli
 
 from cogsmith.config import positions
-from cogsmith.config.findings import redact
+from cogsmith.config.access_tokens import redact
 from cogsmith.config.positions import KeyPath, Positions
 from cogsmith.errors import ConfigError, Problem
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
 
+from cogsmith.config.access_tokens import redact
 from cogsmith.config.positions import KeyPath, Positions
 from cogsmith.errors import Problem
-
-SECRET = re.compile(r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{20,})")
-"""Access tokens of the Hugging Face Hub and of Replicate, as they are spelled today."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 80
@@ -49,11 +47,6 @@ def _problem(finding: Finding, positions: Positions) -> Problem:
         where=dotted(finding.path) or None,
         line=positions.line(finding.path),
     )
-
-
-def redact(text: str) -> str:
-    """Blank out access tokens, so that no message carries one into a log."""
-    return SECRET.sub(lambda match: f"{match.group()[:3]}…", text)
 
 
 def dotted(path: KeyPath) -> str:

@@ -1,7 +1,7 @@
 """The types of config.toml after loading: complete, checked, immutable.
 
-`parse` reads the text, `validate` collects every problem, `complete` fills what was left out. Only this form
-goes on to the rest of the program. `config.schema.json` is generated from the raw types, not from these.
+Only this form goes on to the rest of the program. `config.schema.json` is generated from the raw types, not from
+these.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ class RawModel(_Table):
     huggingface: RawHuggingFace = Field(default_factory=RawHuggingFace, description="Weights on the Hugging Face Hub.")
     format: Format = Field(default="auto", description="What the source holds. `auto` finds out by the files' names.")
     output_precision: Precision | None = Field(
-        default=None, description="Number type of the weights in the image. Left out: as the source has them."
+        default=None,
+        description="Number type that a GGUF file's weights are converted to. Left out: `fp32`. "
+        "Weights in the Hugging Face format stay as they are.",
     )
     allow_pickle: bool = Field(
         default=False,
@@ -127,7 +129,7 @@ class RawConfig(_Table):
         "Left out: work directories are built for this machine only.",
     )
     defaults: RawModel = Field(
-        RawModel(),
+        default_factory=RawModel,
         description="Keys for all models. A model's own value wins; tables are merged key by key.",
     )
     models: dict[str, RawModel] = Field(

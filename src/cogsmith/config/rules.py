@@ -100,8 +100,13 @@ def parse_pin(text: str, *, example: str) -> Requirement:
         requirement = Requirement(text)
     except InvalidRequirement:
         raise refusal from None
-    pins = list(requirement.specifier)
-    exact = len(pins) == 1 and pins[0].operator == "==" and not pins[0].version.endswith(".*")
-    if not exact or requirement.url or requirement.marker:
+    if exact_version(requirement) is None or requirement.url or requirement.marker:
         raise refusal
     return requirement
+
+
+def exact_version(requirement: Requirement) -> str | None:
+    """Return the one version that is asked for; None for a range, a wildcard or nothing."""
+    pins = list(requirement.specifier)
+    exact = len(pins) == 1 and pins[0].operator == "==" and not pins[0].version.endswith(".*")
+    return pins[0].version if exact else None

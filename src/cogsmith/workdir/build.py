@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -21,12 +21,14 @@ from cogsmith.errors import (
     UserError,
     WorkdirError,
 )
+from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
 from cogsmith.sources.cache import cache_root
 from cogsmith.workdir import link, lint, lock, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
-from cogsmith.workdir.plan import CHECKPOINT, WORK, Plan, plan
+from cogsmith.workdir.places import WORK, stays_inside
+from cogsmith.workdir.plan import Plan, plan
 from cogsmith.workdir.render import RenderedFile
 
 OpenSource = Callable[[Model, Path | None], Source]
@@ -111,17 +113,17 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_source: OpenSource) -> list[_Target]:
     """Nail down every model's source. Raises the only error as it is, several as one ProblemsError."""
     found: list[_Target] = []
-    errors: dict[str, UserError] = {}
+    errors: list[tuple[Model, UserError]] = []
     for model in select(project, names):
         try:
             source = open_source(model, cache)
             found.append(_Target(model, source, source.resolve()))
         except UserError as error:
-            errors[model.name] = error
+            errors.append((model, error))
     if len(errors) == 1:
-        raise next(iter(errors.values()))
+        raise errors[0][1]
     if errors:
-        problems = [Problem(error.message, error.fix, where=name) for name, error in errors.items()]
+        problems = [Problem(error.message, error.fix, model.name, model.line or None) for model, error in errors]
         raise ProblemsError(project.path.name, problems)
     return found
 
@@ -199,8 +201,7 @@ def _make_folder(folder: Path, root: Path) -> None:
 
 def _inside(path: str) -> str:
     """Return `path` if it stays inside the folder that it is relative to. Raises SourceError."""
-    parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or path.startswith("/"):
+    if not stays_inside(path):
         raise SourceError(f"the checkpoint has a file outside its folder: {path!r}", fix="use another source")
     return path
 

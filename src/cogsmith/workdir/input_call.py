@@ -6,9 +6,10 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from cogsmith.workdir import literals
+from cogsmith.workdir.module import Module
 
 # Input()'s arguments, and the JSON Schema keywords they become.
 _KEYWORDS = {
@@ -44,22 +45,7 @@ class RunInput:
     choices: tuple[Any, ...] = ()
 
 
-class Reader(Protocol):
-    """The file that the parameter stands in."""
-
-    text: str
-
-    def report(self, node: ast.AST, message: str, fix: str) -> None:
-        """Note a problem at `node`."""
-
-    def imported(self, module: str) -> dict[str, str]:
-        """Map local names to those imported from `module`."""
-
-    def constants(self) -> dict[str, ast.expr]:
-        """Return the module's `NAME = value` lines."""
-
-
-def read_input(module: Reader, name: str, schema: Mapping[str, Any], default: ast.expr | None) -> RunInput:
+def read_input(module: Module, name: str, schema: Mapping[str, Any], default: ast.expr | None) -> RunInput:
     """Read the parameter `name` of type `schema` with its default, reporting what Cog would not take."""
     if default is None:
         return RunInput(name, schema)
@@ -76,7 +62,7 @@ def read_input(module: Reader, name: str, schema: Mapping[str, Any], default: as
     return _read_call(module, name, schema, default)
 
 
-def _read_call(module: Reader, name: str, schema: Mapping[str, Any], call: ast.Call) -> RunInput:
+def _read_call(module: Module, name: str, schema: Mapping[str, Any], call: ast.Call) -> RunInput:
     if call.args:
         module.report(call, f"{name}: Cog drops a positional default", "write `Input(default=…)`")
     values: dict[str, Any] = {}
@@ -102,7 +88,7 @@ def _read_call(module: Reader, name: str, schema: Mapping[str, Any], call: ast.C
     return result
 
 
-def _value(module: Reader, name: str, argument: str, node: ast.expr, constants: Mapping[str, ast.expr] | None) -> Any:
+def _value(module: Module, name: str, argument: str, node: ast.expr, constants: Mapping[str, ast.expr] | None) -> Any:
     try:
         return literals.read(node, module.text, constants)
     except literals.UnreadableLiteral as error:
@@ -110,14 +96,14 @@ def _value(module: Reader, name: str, argument: str, node: ast.expr, constants: 
         return None
 
 
-def _check_not_parenthesised(module: Reader, name: str, keyword: ast.keyword) -> None:
+def _check_not_parenthesised(module: Module, name: str, keyword: ast.keyword) -> None:
     whole = ast.get_source_segment(module.text, keyword) or ""
     value = ast.get_source_segment(module.text, keyword.value) or ""
     if whole.partition("=")[2].strip() != value.strip():
         module.report(keyword, f"{name}: {keyword.arg}: Cog drops a value in parentheses", "remove the parentheses")
 
 
-def _is_input(module: Reader, call: ast.Call) -> bool:
+def _is_input(module: Module, call: ast.Call) -> bool:
     return isinstance(call.func, ast.Name) and (
         call.func.id == "Input" or module.imported("cog").get(call.func.id) == "Input"
     )

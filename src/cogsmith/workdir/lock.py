@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from cogsmith.errors import UserError
+from cogsmith.sources.cache import write_atomically
 
 FILE_NAME = "cogsmith.lock"
 _VERSION = 1
@@ -59,12 +59,7 @@ def read(path: Path) -> dict[str, Entry]:
 def write(path: Path, entries: Mapping[str, Entry]) -> None:
     """Write `entries`, sorted by name, in one step. The same entries give the same bytes."""
     document = _Document(_VERSION, dict(sorted(entries.items())))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
 def diff(old: Entry | None, new: Entry) -> list[str]:

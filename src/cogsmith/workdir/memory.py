@@ -18,7 +18,7 @@ OVERHEAD_BYTES = 2**30
 _CACHE_BYTES_PER_VALUE = 2
 # Packed values plus their scales: one 32-bit scale per 64 values of 4 bits, one row-wise scale for 8 bits.
 _QUANTISED_BITS = {4: 4.5, 8: 8.1}
-_PRECISION_BITS = {"fp32": 32.0, "float32": 32.0, "fp16": 16.0, "float16": 16.0, "bf16": 16.0, "bfloat16": 16.0}
+_DTYPE_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,7 @@ def _bits_per_weight(model: Model) -> float | None:
     quantised = quantised_bits(model.model_args)
     if quantised:
         return _QUANTISED_BITS[quantised]
-    precision = model.model_args.get("dtype", model.model_args.get("torch_dtype", model.output_precision))
-    return _PRECISION_BITS.get(str(precision))
+    return _DTYPE_BITS.get(str(model.model_args.get("dtype", model.model_args.get("torch_dtype"))))
 
 
 def _cache_bytes(model: Model, shape: Mapping[str, Any]) -> int | None:

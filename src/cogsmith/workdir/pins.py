@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 import cogsmith
 from cogsmith.config.model import Model
+from cogsmith.config.rules import exact_version
 from cogsmith.errors import InternalError
 
 _EVERY_CONTAINER = (
@@ -61,12 +62,8 @@ def _pin(name: str) -> str:
 @cache
 def _pins() -> dict[str, str]:
     """Map canonical package names to their pinned versions, extras included."""
-    found = {}
-    for requirement in map(Requirement, _declared()):
-        specifiers = list(requirement.specifier)
-        if len(specifiers) == 1 and specifiers[0].operator == "==":
-            found[canonicalize_name(requirement.name)] = specifiers[0].version
-    return {str(name): version for name, version in found.items()}
+    versions = {canonicalize_name(item.name): exact_version(item) for item in map(Requirement, _declared())}
+    return {str(name): version for name, version in versions.items() if version}
 
 
 def _declared() -> list[str]:

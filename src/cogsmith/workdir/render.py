@@ -15,11 +15,12 @@ from jinja2.sandbox import SandboxedEnvironment
 
 import cogsmith
 from cogsmith.config.model import Model, Project
+from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
 from cogsmith.manifest import FILE_NAME, Manifest
 from cogsmith.workdir import pins, schema, signature
 
-PLACEHOLDER_PREFIX = "r8.im/YOURACCOUNT/"
+PLACEHOLDER_PREFIX = f"r8.im/{PLACEHOLDER}/"
 _PACKAGE = Path(cogsmith.__file__).parent
 _TRAVELLING_MODULES = ("__init__.py", "errors.py", "manifest.py")
 _TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor")
@@ -44,7 +45,7 @@ def render(model: Model, resolved_uri: str, project: Project) -> dict[str, Rende
     `resolved_uri` names the weights with their full revision.
     """
     templates = _Templates(templates_folder(), _context(model, project))
-    predictor = templates.render("predict.py" if model.cog.concurrency > 1 else "predict_sync.py")
+    predictor = templates.render("predict.py")
     run = signature.read(predictor.content.decode())
     files = {
         "cog.yaml": templates.render("cog.yaml"),
@@ -81,6 +82,7 @@ def _context(model: Model, project: Project) -> dict[str, Any]:
     return {
         "name": model.name,
         "image": prefix + model.name,
+        "placeholder": PLACEHOLDER,
         "cog": model.cog,
         "concurrency": int(model.cog.concurrency),
         "sdk_version": pins.sdk_version(),

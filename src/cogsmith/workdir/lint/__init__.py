@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogsmith.errors import Problem
-from cogsmith.workdir.lint import checkpoint, cog_yaml, ignored, layout, pins, predictor_code, secrets
+from cogsmith.workdir.lint import checkpoint, cog_yaml, companions, ignored, pins, predictor_code, secrets
 
 
 def check(folder: Path, *, allow_pickle: bool = False) -> list[Problem]:
@@ -20,7 +20,7 @@ def check(folder: Path, *, allow_pickle: bool = False) -> list[Problem]:
         *cog_yaml.check(folder),
         *predictor_code.check(folder),
         *pins.check(folder),
-        *layout.check(folder),
+        *companions.check(folder),
         *ignored.check(folder),
         *checkpoint.check(folder, allow_pickle=allow_pickle),
         *secrets.check(folder),

@@ -9,7 +9,7 @@ from typing import Any
 
 from cogsmith.errors import Problem, SourceError
 from cogsmith.sources.safetensors_file import read_header
-from cogsmith.workdir.lint.layout import checkpoint_folder
+from cogsmith.workdir.places import checkpoint_folder
 
 _CODE = (".py", ".ipynb")
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cogsmith import manifest
 from cogsmith.errors import Problem
-from cogsmith.workdir.lint.layout import checkpoint_folder
+from cogsmith.workdir.places import checkpoint_folder
 
 FILE = ".dockerignore"
 _TOKENS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from cogsmith.config.rules import exact_version
 from cogsmith.errors import Problem
 from cogsmith.workdir.lint import cog_yaml
 
@@ -44,7 +45,6 @@ def _fault(text: str, seen: Counter[str]) -> tuple[str, str] | None:
         return f"{name} has a link or a marker", "write NAME==VERSION and nothing else"
     if seen[name] > 1:
         return f"{name} is listed twice", "keep one line"
-    specifiers = list(requirement.specifier)
-    if len(specifiers) != 1 or specifiers[0].operator != "==" or specifiers[0].version.endswith("*"):
+    if exact_version(requirement) is None:
         return f"{name} is not pinned to one version", f"write {name}==VERSION"
     return None

@@ -11,7 +11,8 @@ from typing import Any
 from cogsmith.errors import Problem, WorkdirError
 from cogsmith.workdir import schema, signature
 from cogsmith.workdir.lint import cog_yaml
-from cogsmith.workdir.signature import Module, RunFunction, RunSignature
+from cogsmith.workdir.module import Module, RunFunction, parse
+from cogsmith.workdir.signature import RunSignature
 
 CONCURRENT_PYTHON = (3, 11)
 
@@ -65,7 +66,7 @@ def _python_problems(config: dict[str, Any], run: RunSignature) -> list[Problem]
 def _class_problems(folder: Path, text: str, class_name: str, file: str) -> list[Problem]:
     """Check what the signature does not show: base classes, a second entry point, generators that never stream."""
     try:
-        module = signature.parse(text, file)
+        module = parse(text, file)
     except WorkdirError:
         return []
     owner = module.classes().get(class_name)
@@ -112,7 +113,7 @@ def _check_base(folder: Path, module: Module, base: ast.expr) -> None:
 
 def _defines_predict(file: Path, class_name: str) -> bool:
     try:
-        owner = signature.parse(file.read_text(encoding="utf-8", errors="replace"), file.name).classes().get(class_name)
+        owner = parse(file.read_text(encoding="utf-8", errors="replace"), file.name).classes().get(class_name)
     except WorkdirError:
         return False
     methods = owner.body if owner else []

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cogsmith.config import access_tokens
 from cogsmith.errors import Problem
-from cogsmith.workdir.lint.layout import checkpoint_folder
+from cogsmith.workdir.places import checkpoint_folder
 
 _KINDS = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
-    "a Replicate token": re.compile(r"\br8_[A-Za-z0-9]{30,}"),
+    **access_tokens.KINDS,
     "an AWS access key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from cogsmith.config.model import Model
 from cogsmith.sources.base import Checkpoint
-from cogsmith.sources.gguf import GgufSource
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.local import FileLocation
 
-from .checkpoints import Watcher
-from .gguf_files import FEED_FORWARD, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, THETA, TinyGguf
+from ..checkpoints import Watcher
+from .files import FEED_FORWARD, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, THETA, TinyGguf
 
 IDS = torch.tensor([[1, 5, 99, 300, 42, 7, 250, 600, 3, 2]])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cogsmith.errors import ConversionError
+from cogsmith.sources.gguf import USE_ORIGINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,6 @@ def find_pre_tokenizer(name: str | None) -> PreTokenizer:
         raise ConversionError(
             f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; "
             f"supported: {', '.join(sorted(PRE_TOKENIZERS))}",
-            fix="use the model's original weights instead of the GGUF file",
+            fix=USE_ORIGINAL,
         )
     return PRE_TOKENIZERS[name]

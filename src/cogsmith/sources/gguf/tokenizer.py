@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.gguf_pretokenizers import PreTokenizer, find_pre_tokenizer
+from cogsmith.sources.gguf import USE_ORIGINAL
+from cogsmith.sources.gguf.pretokenizers import PreTokenizer, find_pre_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,7 +74,7 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> GgufTokenizer:
     if kind not in ("gpt2", "llama"):
         raise ConversionError(
             f"GGUF tokenizer {kind!r} (tokenizer.ggml.model) is not supported; supported: gpt2, llama",
-            fix="use the model's original weights instead of the GGUF file",
+            fix=USE_ORIGINAL,
         )
     vocabulary = read_vocabulary(metadata)
     special = read_special_ids(metadata, len(vocabulary.tokens))
@@ -121,7 +122,7 @@ def read_special_ids(metadata: Mapping[str, Any], size: int) -> SpecialIds:
     if named["eos"] is None:
         raise ConversionError(
             "the GGUF file does not say which token ends a sequence (tokenizer.ggml.eos_token_id)",
-            fix="use the model's original weights instead of the GGUF file",
+            fix=USE_ORIGINAL,
         )
     ends = (named["eos"], read("eot_token_id"), read("eom_token_id"))
     eos = tuple(dict.fromkeys(end for end in ends if end is not None))

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
 from cogsmith import manifest
 from cogsmith.errors import Problem
-
-CHECKPOINT = "checkpoints"
-
-
-def checkpoint_folder(folder: Path) -> Path:
-    """Return where model.json says the weights are; the usual place where it says nothing usable."""
-    try:
-        name = manifest.read(folder).checkpoint
-    except (OSError, msgspec.DecodeError):
-        name = CHECKPOINT
-    return folder / (name if _stays_inside(name) else CHECKPOINT)
-
-
-def _stays_inside(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and ".." not in parts and not name.startswith("/")
+from cogsmith.workdir.places import stays_inside
 
 
 def check(folder: Path) -> Iterator[Problem]:
     """Yield the problems of model.json and push."""
     try:
         checkpoint = manifest.read(folder).checkpoint
-        if not _stays_inside(checkpoint):
-            yield Problem(f"checkpoint {checkpoint!r} is outside", f'write "{CHECKPOINT}"', manifest.FILE_NAME)
+        if not stays_inside(checkpoint):
+            yield Problem(f"checkpoint {checkpoint!r} is outside", f'write "{manifest.CHECKPOINT}"', manifest.FILE_NAME)
     except OSError:
         yield Problem("missing", "build this folder again", manifest.FILE_NAME)
     except msgspec.DecodeError as error:

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.gguf_tokenizer import build_tokenizer
-from cogsmith.sources.gguf_verify import verify_model, verify_tokenizer
+from cogsmith.sources.gguf.tokenizer import build_tokenizer
+from cogsmith.sources.gguf.verify import verify_model, verify_tokenizer
 
-from .gguf_files import TinyGguf
-from .gguf_models import built_by_hand, convert
+from .files import TinyGguf
+from .models import built_by_hand, convert
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cogsmith.errors import SourceError
-from cogsmith.sources.gguf_header import read_header
+from cogsmith.sources.gguf.header import read_header
 
-from .gguf_files import HIDDEN, TinyGguf
+from .files import HIDDEN, TinyGguf
 
 
 def test_header_says_what_was_written(tmp_path: Path):

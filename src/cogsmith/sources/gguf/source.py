@@ -12,8 +12,9 @@ from cogsmith.config.model import Model, Precision
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Location, Reporter, Resolved, SourceFile
 from cogsmith.sources.cache import atomic_folder
-from cogsmith.sources.gguf_convert import VERSION, convert, require_converter
-from cogsmith.sources.gguf_header import Header, read_header
+from cogsmith.sources.gguf import GGUF_SUFFIX
+from cogsmith.sources.gguf.convert import VERSION, convert, require_converter
+from cogsmith.sources.gguf.header import Header, read_header
 from cogsmith.sources.hashing import sha256_file
 from cogsmith.sources.silent import Silent
 
@@ -81,7 +82,7 @@ class GgufSource:
 
 def choose_file(uri: str, files: Sequence[SourceFile], name: str | None) -> SourceFile:
     """Return the file called `name`, or the only .gguf. Raises SourceError that lists what there is."""
-    found = {file.path: file for file in files if file.path.lower().endswith(".gguf")}
+    found = {file.path: file for file in files if file.path.lower().endswith(GGUF_SUFFIX)}
     listed = ", ".join(sorted(found)) or "none"
     if name is None and len(found) == 1:
         return next(iter(found.values()))

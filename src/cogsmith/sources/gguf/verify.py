@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.gguf_tokenizer import GgufTokenizer, SpecialIds
+from cogsmith.sources.gguf import USE_ORIGINAL
+from cogsmith.sources.gguf.tokenizer import GgufTokenizer, SpecialIds
 
 if TYPE_CHECKING:
     import torch
@@ -97,4 +98,4 @@ def verify_model(folder: Path, expected: torch.Tensor, precision: str, special: 
 
 def _expect(condition: bool, message: str, fix: str | None = None) -> None:
     if not condition:
-        raise ConversionError(message, fix=fix or "use the model's original weights instead of the GGUF file")
+        raise ConversionError(message, fix=fix or USE_ORIGINAL)

@@ -16,13 +16,13 @@ Q8, Q4, F16, F32 = (gguf.GGMLQuantizationType[name] for name in ("Q8_0", "Q4_1",
 
 
 def golden(name: str) -> dict[str, Any]:
-    """Return a golden file that data/make_gguf_goldens.py wrote."""
+    """Return a golden file that data/make_goldens.py wrote."""
     return json.loads((DATA / name).read_text(encoding="utf-8"))
 
 
 def tokenizer_metadata(kind: str, pre: str = "smollm") -> dict[str, Any]:
     """Return the tokenizer's part of the metadata, as a reader gives it, for a tiny vocabulary of that kind."""
-    vocabulary = golden("gguf_tiny.json")[kind]
+    vocabulary = golden("tiny.json")[kind]
     metadata = {
         "model": kind,
         "tokens": vocabulary["tokens"],

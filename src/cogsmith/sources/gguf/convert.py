@@ -14,16 +14,16 @@ from typing import Any
 from cogsmith.config.model import Precision
 from cogsmith.errors import ConversionError, MissingExtra, SourceError
 from cogsmith.sources.base import Reporter
-from cogsmith.sources.gguf_header import Header
-from cogsmith.sources.gguf_rope import ROPE_FACTORS, rope_scaling
-from cogsmith.sources.gguf_tokenizer import SpecialIds, build_tokenizer
-from cogsmith.sources.gguf_verify import probe_logits, verify_model, verify_tokenizer
+from cogsmith.sources.gguf import USE_ORIGINAL
+from cogsmith.sources.gguf.header import Header
+from cogsmith.sources.gguf.rope import ROPE_FACTORS, rope_scaling
+from cogsmith.sources.gguf.tokenizer import SpecialIds, build_tokenizer
+from cogsmith.sources.gguf.verify import probe_logits, verify_model, verify_tokenizer
 
 VERSION = 1
 """Counts up with every change that makes the conversion write other bytes; part of the cache's key."""
 
 _PACKAGES = ("accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers")
-_ORIGINAL = "use the model's original weights instead of the GGUF file"
 
 
 def require_converter() -> None:
@@ -67,7 +67,9 @@ def check_complete(header: Header) -> None:
         try:
             block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(tensor.ggml_type)]
         except (ValueError, KeyError) as error:
-            raise ConversionError(f"tensor {tensor.name} has unknown type {tensor.ggml_type}", fix=_ORIGINAL) from error
+            raise ConversionError(
+                f"tensor {tensor.name} has unknown type {tensor.ggml_type}", fix=USE_ORIGINAL
+            ) from error
         end = header.data_start + tensor.offset + tensor.elements // block * block_bytes
         if end > header.size:
             raise SourceError(
@@ -99,7 +101,7 @@ def load_model(header: Header) -> Any:
             )
         except (ValueError, KeyError, NotImplementedError, AttributeError, RuntimeError) as error:
             raise ConversionError(
-                f"{header.path.name} (architecture {header.architecture!r}) cannot be loaded: {error}", fix=_ORIGINAL
+                f"{header.path.name} (architecture {header.architecture!r}) cannot be loaded: {error}", fix=USE_ORIGINAL
             ) from error
     _check_all_weights_used(header, model, report)
     return model
@@ -110,7 +112,7 @@ def _check_all_weights_used(header: Header, model: Any, report: dict[str, Any]) 
     if missing:
         raise ConversionError(
             f"{header.path.name} lacks weights of its architecture {header.architecture!r}: {', '.join(missing[:5])}",
-            fix=_ORIGINAL,
+            fix=USE_ORIGINAL,
         )
     stored = sum(tensor.elements for tensor in header.tensors if not _outside_model(tensor.name, model.config))
     loaded = sum(parameter.numel() for parameter in model.parameters())
@@ -118,7 +120,7 @@ def _check_all_weights_used(header: Header, model: Any, report: dict[str, Any]) 
         raise ConversionError(
             f"{header.path.name} holds {stored} weights, but its architecture {header.architecture!r} "
             f"takes {loaded} of them",
-            fix=_ORIGINAL,
+            fix=USE_ORIGINAL,
         )
 
 

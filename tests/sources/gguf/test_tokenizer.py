@@ -1,4 +1,4 @@
-"""Tokenizers rebuilt from GGUF metadata give llama.cpp's ids (see data/make_gguf_goldens.py)."""
+"""Tokenizers rebuilt from GGUF metadata give llama.cpp's ids (see data/make_goldens.py)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.gguf_pretokenizers import PRE_TOKENIZERS
-from cogsmith.sources.gguf_tokenizer import build_tokenizer
+from cogsmith.sources.gguf.pretokenizers import PRE_TOKENIZERS
+from cogsmith.sources.gguf.tokenizer import build_tokenizer
 
-from .gguf_files import golden, tokenizer_metadata
+from .files import golden, tokenizer_metadata
 
-TINY = golden("gguf_tiny.json")
+TINY = golden("tiny.json")
 
 # Where llama.cpp departs from the rule that the model family published and was trained with; we keep to the rule.
 # Its case-aware rules leave out combining marks; its deepseek-coder does not set apart spaces such as U+2003,

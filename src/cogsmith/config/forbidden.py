@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date, time
 from typing import Any
 
-from cogsmith.config.findings import SECRET, Finding, show
+from cogsmith.config.access_tokens import holds_token
+from cogsmith.config.findings import Finding, show
 from cogsmith.config.positions import KeyPath
 
 
@@ -19,7 +20,7 @@ def check(value: Any, path: KeyPath = ()) -> Iterator[Finding]:
         case list():
             for index, item in enumerate(value):
                 yield from check(item, (*path, index))
-        case str() if SECRET.search(value):
+        case str() if holds_token(value):
             yield _secret(path)
         case float() if not math.isfinite(value):
             yield Finding(path, f"{show(value)} is not a number that can be used", "write a finite number")
@@ -31,7 +32,7 @@ def check(value: Any, path: KeyPath = ()) -> Iterator[Finding]:
 
 def _table(table: Mapping[str, Any], path: KeyPath) -> Iterator[Finding]:
     for key, item in table.items():
-        if SECRET.search(key):
+        if holds_token(key):
             yield _secret((*path, key))
         yield from check(item, (*path, key))
 

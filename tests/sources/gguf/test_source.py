@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cogsmith.config.model import Model
 from cogsmith.errors import ConversionError, MissingExtra, SourceError
 from cogsmith.sources.base import Reporter, SourceFile
-from cogsmith.sources.gguf import GgufSource
-from cogsmith.sources.gguf_header import read_header
+from cogsmith.sources.gguf.header import read_header
+from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.local import FileLocation, FolderLocation
 from cogsmith.sources.pypi import PypiLocation
 
-from .checkpoints import Watcher
-from .gguf_files import F32, HEAD_DIM, HIDDEN, TinyGguf, golden
-from .gguf_models import built_by_hand, convert, logits, logits_by_hand, materialise
+from ..checkpoints import Watcher
+from .files import F32, HEAD_DIM, HIDDEN, TinyGguf, golden
+from .models import built_by_hand, convert, logits, logits_by_hand, materialise
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -34,7 +34,7 @@ def test_converted_model_is_the_ggufs(tmp_path: Path, kind: str, tied: bool):
         tiny.add("output.weight", np.random.default_rng(1).normal(size=tiny.values("token_embd.weight").shape), F32)
     folder = convert(tiny.write(tmp_path / "tiny.gguf"), tmp_path / "cache")
     torch.testing.assert_close(logits(folder), logits_by_hand(tiny), rtol=0, atol=1e-5)
-    tiny_golden = golden("gguf_tiny.json")
+    tiny_golden = golden("tiny.json")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for text, ids in zip(
         tiny_golden["texts"], tiny_golden["ids"]["smollm" if kind == "gpt2" else "llama"], strict=True
@@ -98,7 +98,7 @@ def test_tokenizer_survives_transformers_rebuilding_it(tmp_path: Path):
     # For Qwen2, AutoTokenizer ignores the saved class and pre-tokenizer and makes its own.
     tiny = TinyGguf(architecture="qwen2", metadata={"tokenizer.ggml.pre": "qwen2"})
     folder = convert(tiny.write(tmp_path / "tiny.gguf"), tmp_path / "cache")
-    tokenizer, tiny_golden = AutoTokenizer.from_pretrained(folder), golden("gguf_tiny.json")
+    tokenizer, tiny_golden = AutoTokenizer.from_pretrained(folder), golden("tiny.json")
     for text, ids in zip(tiny_golden["texts"], tiny_golden["ids"]["qwen2"], strict=True):
         if not text.startswith("combining"):
             assert tokenizer(text)["input_ids"] == ids
@@ -245,7 +245,7 @@ def test_real_smollm2(tmp_path: Path):
     assert (resolved.parameters, resolved.checkpoint_bytes) == (134_515_008, 538_060_032)
     folder = source.materialise(resolved, Watcher()).files[0].origin.parent
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = golden("gguf_smollm2.json")
+    expected = golden("smollm2.json")
     for text, ids in zip(expected["texts"], expected["ids"], strict=True):
         assert tokenizer(text)["input_ids"] == ids
     saved = json.loads((folder / "generation_config.json").read_text())

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from cogsmith.sources.gguf_rope import llama3_factors
+from cogsmith.sources.gguf.rope import llama3_factors
 
-from .gguf_files import F32, TinyGguf
-from .gguf_models import built_by_hand, convert, logits, logits_by_hand
+from .files import F32, TinyGguf
+from .models import built_by_hand, convert, logits, logits_by_hand
 
 
 def test_linear_position_scaling(tmp_path: Path):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.gguf_header import Header
+from cogsmith.sources.gguf import USE_ORIGINAL
+from cogsmith.sources.gguf.header import Header
 
 ROPE_FACTORS = "rope_freqs.weight"
 """The tensor of Llama 3's scaling: one divisor for each rotary frequency."""
@@ -32,7 +33,7 @@ def rope_scaling(header: Header) -> dict[str, Any]:
     if kind != "none":
         raise ConversionError(
             f"{header.path.name} scales positions by {kind!r} ({prefix}type), which the conversion does not support",
-            fix="use the model's original weights instead of the GGUF file",
+            fix=USE_ORIGINAL,
         )
     if all(factor == 1 for factor in factors):
         return {}
@@ -57,7 +58,7 @@ def _llama3(header: Header, factors: Sequence[float]) -> dict[str, Any]:
     if not all(math.isclose(have, want, rel_tol=1e-4) for have, want in zip(factors, expected, strict=True)):
         raise ConversionError(
             f"{header.path.name} scales positions by factors ({ROPE_FACTORS}) that are not Llama 3's",
-            fix="use the model's original weights instead of the GGUF file",
+            fix=USE_ORIGINAL,
         )
     return scaling
 
@@ -68,7 +69,8 @@ def llama3_factors(theta: float, count: int, factor: float) -> list[float]:
     Long waves are divided by `factor`, short ones left alone, with a ramp between ("The Llama 3 Herd of
     Models", section 3.4; the formula is Meta's `apply_scaling`).
     """
-    low, high, context = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"], 8192
+    low, high = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
+    context = _LLAMA3["original_max_position_embeddings"]
     divisors = []
     for index in range(count):
         turns = context / (2 * math.pi * theta ** (index / count))

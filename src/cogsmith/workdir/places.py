@@ -1,0 +1,27 @@
+"""What is where, in the user's folder and in a work directory: names that several modules agree on."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from cogsmith import manifest
+
+WORK = "work"
+"""Beside config.toml: the folder of all work directories."""
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """Return where model.json says the weights are; the usual place where it says nothing usable."""
+    try:
+        name = manifest.read(folder).checkpoint
+    except (OSError, msgspec.DecodeError):
+        name = manifest.CHECKPOINT
+    return folder / (name if stays_inside(name) else manifest.CHECKPOINT)
+
+
+def stays_inside(path: str) -> bool:
+    """Whether the relative POSIX `path` names something below the folder that it is relative to."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and ".." not in parts and not path.startswith("/")

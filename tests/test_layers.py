@@ -1,0 +1,64 @@
+"""Imports point down: what travels into a container stands alone, and no area imports the one that uses it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cogsmith
+
+PACKAGE = Path(cogsmith.__file__).parent
+GROUND = {"errors", "manifest", "__version__"}
+MAY_IMPORT = {
+    "errors": set(),
+    "manifest": set(),
+    "lmtp": {"errors", "manifest"},
+    "engine": {"errors", "manifest", "lmtp"},
+    "predictor": {"errors", "manifest", "lmtp", "engine"},
+    "config": GROUND,
+    "sources": GROUND | {"config"},
+    "workdir": GROUND | {"config", "sources"},
+    "client": GROUND | {"lmtp"},
+    "gateway": GROUND | {"lmtp"},
+    # `inspect` builds the engine's model without its weights, on this machine.
+    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine"},
+}
+
+
+@pytest.mark.parametrize("area", sorted(MAY_IMPORT))
+def test_an_area_imports_only_what_is_below_it(area: str):
+    allowed = MAY_IMPORT[area] | {area, "cogsmith"}
+    upward = [
+        f"{file.relative_to(PACKAGE)}:{line} imports {imported}"
+        for file in files_of(area)
+        for imported, line in imports(ast.parse(file.read_text(encoding="utf-8")))
+        if imported not in allowed
+    ]
+    assert upward == []
+
+
+def test_every_area_has_its_place():
+    areas = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert areas - {"__init__"} == MAY_IMPORT.keys()
+
+
+def files_of(area: str) -> Iterator[Path]:
+    module = PACKAGE / f"{area}.py"
+    yield from [module] if module.is_file() else (PACKAGE / area).rglob("*.py")
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the area of each import of this project, and its line: also in functions and for type checkers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides what it crosses"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "cogsmith":
+                yield (rest or ["cogsmith"])[0], node.lineno
