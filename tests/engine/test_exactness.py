@@ -77,8 +77,18 @@ def test_a_seeded_request_draws_the_same_tokens_alone_and_among_others(engine):
 
 def test_a_prompt_longer_than_a_steps_budget_equals_plain_forwards(model):
     engine = engine_over(model, max_batch_size=2)
-    engine._stepper.scheduler.max_tokens_per_step = 7
+    engine._stepper.scheduler.max_prompt_tokens = 7
     requests = [GenerateRequest(tuple(range(100)), 5), GenerateRequest(tuple(range(50, 90)), 9)]
+    for request, events in zip(requests, run(engine, *requests), strict=True):
+        check_generation(model, request, events)
+    engine.close()
+
+
+def test_more_decoding_rows_than_prompt_tokens_in_a_step(model):
+    """A prompt still advances in whole chunks; rows that decode beside it come and go."""
+    engine = engine_over(model, max_batch_size=8)
+    engine._stepper.scheduler.max_prompt_tokens = 4
+    requests = [*(GenerateRequest((i + 1, 2), 4 + 3 * i) for i in range(6)), GenerateRequest(tuple(range(90)), 5)]
     for request, events in zip(requests, run(engine, *requests), strict=True):
         check_generation(model, request, events)
     engine.close()

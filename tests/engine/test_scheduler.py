@@ -1,3 +1,5 @@
+import pytest
+
 from cogsmith.engine.request import GenerateRequest, ScoreRequest
 from cogsmith.engine.scheduler import Scheduler
 from cogsmith.engine.sequence import Sequence
@@ -45,16 +47,28 @@ def test_a_long_prompt_comes_in_chunks_of_the_budget_and_wants_nothing_before_it
     assert seen == [(10, 0), (10, 0), (5, 1)]
 
 
-def test_decoding_rows_come_first_and_a_prompt_gets_the_rest_of_the_budget():
-    decoding = [sequence(4, num_computed=3) for _ in range(3)]
+def test_however_many_rows_decode_a_prompt_advances_beside_them():
+    decoding = [sequence(4, num_computed=3) for _ in range(30)]
     prompt = sequence(50)
-    assert [len(tokens) for _, tokens in dealt(scheduler_with(*decoding, prompt))] == [1, 1, 1, 7]
+    assert [len(tokens) for _, tokens in dealt(scheduler_with(prompt, *decoding, max_rows=40))] == [1] * 30 + [10]
 
 
-def test_a_prompt_advances_even_when_decoding_rows_use_up_the_budget():
-    decoding = [sequence(4, num_computed=3) for _ in range(3)]
-    prompt = sequence(50)
-    assert [len(tokens) for _, tokens in dealt(scheduler_with(*decoding, prompt, budget=3))] == [1, 1, 1, 1]
+def test_the_oldest_prompt_gets_half_and_the_shortest_the_rest():
+    oldest, long, short = sequence(50), sequence(40), sequence(3)
+    scheduler = scheduler_with(oldest, long, short)
+    assert [(item, len(tokens)) for item, tokens in dealt(scheduler)] == [(oldest, 5), (short, 3), (long, 2)]
+
+
+@pytest.mark.parametrize("budget", range(4, 12))
+def test_no_prompt_is_cut_to_a_single_token_and_all_come_to_their_end(budget):
+    """A single token behind others says that its row decodes."""
+    prompts = [sequence(size) for size in (17, 2, 30, 9)]
+    scheduler = scheduler_with(*prompts, budget=budget)
+    while any(prompt.num_uncomputed > 1 for prompt in prompts):
+        for chunk in scheduler.schedule():
+            assert chunk.num_tokens > 1 or chunk.sequence.num_uncomputed == 1
+            if chunk.num_tokens > 1:
+                chunk.sequence.num_computed += chunk.num_tokens
 
 
 def test_no_more_rows_run_than_allowed_and_the_first_come_first():

@@ -13,7 +13,8 @@ import torch
 class RowChunk:
     """New tokens of one row: they follow the `start` tokens that its cache already holds.
 
-    The logits after each of the last `num_wanted` tokens are returned.
+    The logits after each of the last `num_wanted` tokens are returned. A single token behind others means that the row
+    decodes: every later step brings one more for it, until the row is closed.
     """
 
     row: int

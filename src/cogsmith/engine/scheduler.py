@@ -1,7 +1,8 @@
 """Which sequences advance in the next step. Plain Python, no torch.
 
-Every sequence that decodes gets its one token in every step; what is left of the step's token budget goes to
-prompts, first come first served, in chunks, so that a long prompt never holds up the others for long.
+Every sequence that decodes gets its one token in every step. Prompts advance beside them in chunks: the oldest takes
+half of the step's prompt tokens, the rest goes to the shortest, so that a long prompt holds nobody up for long and
+none waits for ever.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Chunk:
 class Scheduler:
     """Holds waiting and running sequences and deals out each step's tokens.
 
-    `max_rows` sequences run at once; a step carries at most `max_tokens_per_step` tokens, more only where the
-    decoding rows alone are more.
+    `max_rows` sequences run at once; a step carries one token of each that decodes and at most `max_prompt_tokens`,
+    4 at least, of the others.
     """
 
-    def __init__(self, max_rows: int, max_tokens_per_step: int) -> None:
+    def __init__(self, max_rows: int, max_prompt_tokens: int) -> None:
         self.max_rows = max_rows
-        self.max_tokens_per_step = max_tokens_per_step
+        self.max_prompt_tokens = max_prompt_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -74,14 +75,18 @@ class Scheduler:
         while self.waiting and len(self.running) < self.max_rows:
             self.running.append(self.waiting.popleft())
         decoding = [Chunk(sequence, 1) for sequence in self.running if sequence.num_uncomputed == 1]
-        budget = max(1, self.max_tokens_per_step - len(decoding))
-        return decoding + self._prompt_chunks(budget)
+        return decoding + self._prompt_chunks()
 
-    def _prompt_chunks(self, budget: int) -> list[Chunk]:
-        chunks = []
-        for sequence in self.running:
-            if sequence.num_uncomputed > 1 and budget > 0:
-                num_tokens = min(sequence.num_uncomputed, budget)
+    def _prompt_chunks(self) -> list[Chunk]:
+        prompts = [sequence for sequence in self.running if sequence.num_uncomputed > 1]
+        others = sorted(prompts[1:], key=lambda sequence: sequence.num_uncomputed)
+        left = self.max_prompt_tokens
+        chunks: list[Chunk] = []
+        for sequence in (*prompts[:1], *others):
+            share = left // 2 if others and not chunks else left
+            num_tokens = min(sequence.num_uncomputed, share)
+            # A single token would tell the runner that its row decodes from now on.
+            if num_tokens > 1:
                 chunks.append(Chunk(sequence, num_tokens))
-                budget -= num_tokens
+                left -= num_tokens
         return chunks

@@ -34,14 +34,14 @@ _log = logging.getLogger("cogsmith.engine")
 class TransformersEngine:
     """An `engine.base.Engine` over a loaded model. `close()` it when done.
 
-    `max_tokens_per_step` bounds how many prompt tokens share a step with the decoding rows.
+    `max_prompt_tokens_per_step` bounds how many prompt tokens share a step with the decoding rows.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, *, max_tokens_per_step: int = 256) -> None:
+    def __init__(self, loaded: LoadedModel, limits: Limits, *, max_prompt_tokens_per_step: int = 256) -> None:
         self._limits = limits
         runner_name, new_runner = choose_runner(loaded)
         self.info = loaded.info(runner=runner_name, max_context=limits.max_context)
-        self._stepper = Stepper(Scheduler(limits.max_batch_size, max_tokens_per_step), new_runner, self.info)
+        self._stepper = Stepper(Scheduler(limits.max_batch_size, max_prompt_tokens_per_step), new_runner, self.info)
         self._inbox: list[Sequence] = []
         self._wake = threading.Condition()
         self._closing = False
