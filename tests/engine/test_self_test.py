@@ -11,7 +11,7 @@ from cogsmith.engine.self_test import SelfTest
 from cogsmith.engine.solo import SoloRunner
 from cogsmith.engine.transformers_engine import choose_runner
 
-from .models import VOCAB, tiny_llama
+from .models import VOCAB, random_model, tiny_llama
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -53,3 +53,18 @@ def test_a_cache_that_forgets_is_seen():
     self_test = SelfTest(forward, VOCAB)
     assert self_test.passes(SoloRunner(forward, DynamicCache))
     assert not self_test.passes(SoloRunner(forward, Forgetful))
+
+
+def test_a_noisy_model_is_still_decoded_in_batches():
+    """Deep and loud enough for a plain pass in bfloat16 to differ from itself by tenths, as real models do."""
+    config = tiny_llama(num_hidden_layers=12, hidden_size=64, intermediate_size=128).config
+    model = random_model(config, scale=20.0).to(torch.bfloat16)
+    assert SelfTest(Forward(model), VOCAB).tolerance > 0.1
+    assert choose_runner(LoadedModel("noisy", model, None))[0] == "padded"
+
+
+def test_a_model_that_gives_nan_gets_the_last_resort():
+    model = tiny_llama()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    assert choose_runner(LoadedModel("broken", model, None))[0] == "recompute"

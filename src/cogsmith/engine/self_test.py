@@ -26,8 +26,9 @@ _STEPS_BETWEEN_STARTS = 3
 # Far-off tokens' log-probabilities are noise in half precision; the likely ones are what a fault would show in.
 _NUM_COMPARED = 32
 # In float32 the measured noise can be zero by luck.
-_LEAST_TOLERANCE = 1e-4
-_TIMES_NOISE = 2.0
+_LEAST_TOLERANCE = 1e-3
+# SmolLM2's noise in bfloat16 is 0.12; an ignored mask, or positions one off, show as 1 to 2.5.
+_TIMES_NOISE = 3.0
 
 
 class SelfTest:
@@ -36,10 +37,8 @@ class SelfTest:
     @torch.inference_mode()
     def __init__(self, forward: Forward, vocab_size: int) -> None:
         self._texts = [_text(length + _NUM_DECODED, vocab_size) for length in _PROMPT_LENGTHS]
-        self._plain = [
-            torch.log_softmax(forward(torch.tensor([text], device=forward.device))[0].float(), dim=-1)
-            for text in self._texts
-        ]
+        plain = [forward(torch.tensor([text], device=forward.device))[0] for text in self._texts]
+        self._plain = torch.log_softmax(torch.cat(plain).float(), dim=-1)
         self.tolerance = max(_LEAST_TOLERANCE, _TIMES_NOISE * self._deviation(RecomputeRunner(forward)))
 
     @torch.inference_mode()
@@ -51,13 +50,10 @@ class SelfTest:
             return False  # the architecture's cache is not of the kind this back-end knows
 
     def _deviation(self, runner: Runner) -> float:
-        """Mean absolute difference of the likely tokens' log-probabilities."""
-        differences = []
-        for expected, logits in zip(self._plain, _run_ragged(runner, self._texts), strict=True):
-            actual = torch.log_softmax(logits.float(), dim=-1)
-            top = expected.topk(min(_NUM_COMPARED, expected.shape[-1])).indices
-            differences.append((expected.gather(-1, top) - actual.gather(-1, top)).abs().flatten())
-        return float(torch.cat(differences).mean())
+        """Mean absolute difference of the likely tokens' log-probabilities, at the worst position."""
+        actual = torch.log_softmax(torch.cat(_run_ragged(runner, self._texts)).float(), dim=-1)
+        top = self._plain.topk(min(_NUM_COMPARED, self._plain.shape[-1])).indices
+        return float((self._plain.gather(-1, top) - actual.gather(-1, top)).abs().mean(-1).max())
 
 
 def _text(length: int, vocab_size: int) -> list[int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cogsmith.engine.admission import admit
+from cogsmith.engine.base import Handle
 from cogsmith.engine.forward import Forward
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.padded import PaddedRunner
@@ -48,7 +49,7 @@ class TransformersEngine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink) -> _Handle:
+    def submit(self, request: Request, sink: Sink) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
         admit(request, self.info, self._limits)
         bias = dense_bias(request.bias, self.info.head_size) if isinstance(request, GenerateRequest) else None
@@ -57,7 +58,7 @@ class TransformersEngine:
             self._check_open()
             self._inbox.append(sequence)
             self._wake.notify()
-        return _Handle(sequence, self._nudge)
+        return sequence
 
     def healthy(self) -> bool:
         """Whether the engine's thread lives."""
@@ -76,10 +77,6 @@ class TransformersEngine:
         waiting = len(self._inbox) + len(self._stepper.scheduler.waiting)
         if waiting >= self._limits.max_queue:
             raise RequestError(f"the queue is full ({waiting} operations wait)", fix="try again later")
-
-    def _nudge(self) -> None:
-        with self._wake:
-            self._wake.notify()
 
     def _loop(self) -> None:
         while self._take_in():
@@ -117,19 +114,6 @@ class TransformersEngine:
         scheduler = self._stepper.scheduler
         for sequence in (*scheduler.waiting, *self._inbox):
             sequence.emit(FailedEvent("the engine is shutting down"))
-
-
-class _Handle:
-    """A request under way."""
-
-    def __init__(self, sequence: Sequence, nudge: Callable[[], None]) -> None:
-        self._sequence = sequence
-        self._nudge = nudge
-
-    def cancel(self) -> None:
-        """Stop the stream within one step."""
-        self._sequence.cancelled = True
-        self._nudge()
 
 
 def choose_runner(loaded: LoadedModel) -> tuple[str, Callable[[], Runner]]:
