@@ -134,6 +134,34 @@ def test_a_model_that_gives_nan_ends_the_stream_with_a_reason(model):
         engine.close()
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [GenerateRequest((1, 2), 5), ScoreRequest((1,), (2, 3)), ScoreRequest((), (2, 3)), ScoreRequest((), (2,))],
+)
+def test_a_sink_that_raises_ends_its_own_stream_only(engine, request_):
+    def broken(events):
+        raise OSError("the client's side is gone")
+
+    other = Stream()
+    engine.submit(LONG, other)
+    engine.submit(request_, broken)
+    assert len(other.result()) == 120
+    assert engine.healthy()
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(model):
+    """Beside a prompt of many steps, a newcomer's answer is complete before the long one's first token."""
+    engine = engine_over(model, max_batch_size=4)
+    engine._stepper.scheduler.max_prompt_tokens = 4
+    order = []
+    long, short = Stream(), Stream()
+    engine.submit(GenerateRequest(tuple(range(110)), 1), lambda events: (order.append("long"), long(events)))
+    engine.submit(GenerateRequest((1, 2, 3), 3), lambda events: (order.append("short"), short(events)))
+    long.result()
+    assert order == ["short"] * 3 + ["long"]
+    engine.close()
+
+
 def test_closing_ends_every_stream_with_a_reason(model):
     engine = engine_over(model, max_batch_size=1)
     streams = [Stream() for _ in range(3)]

@@ -36,7 +36,7 @@ class Handle(Protocol):
     """A request under way."""
 
     def cancel(self) -> None:
-        """Stop the stream within one step. Its sink is not called again after that. Idempotent, thread-safe."""
+        """Stop the stream within one step, whose events may still come. Idempotent, thread-safe."""
 
 
 class Engine(Protocol):
@@ -53,4 +53,4 @@ class Engine(Protocol):
         """Whether requests are still being served."""
 
     def close(self) -> None:
-        """End all streams and free the model. Idempotent."""
+        """End all streams; the model is freed with the last reference to the engine. Idempotent."""

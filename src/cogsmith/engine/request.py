@@ -74,4 +74,4 @@ class FailedEvent:
 Event = TokenEvent | FailedEvent
 
 Sink = Callable[[tuple[Event, ...]], None]
-"""Takes the events of one step for one stream. Called on the engine's thread: it must not block or raise."""
+"""Takes the events of one step for one stream. Called on the engine's thread: it must not block. Raising ends it."""

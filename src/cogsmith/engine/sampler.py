@@ -94,7 +94,8 @@ def _adjust(scores: torch.Tensor, sequence: TokenSequence) -> None:
         counts = torch.tensor(list(sequence.generated.values()), device=scores.device)
         scores[ids] -= _bounded(sampling.presence_penalty) + _bounded(sampling.frequency_penalty) * counts
     if sequence.bias is not None:
-        scores += sequence.bias.to(scores.device)
+        sequence.bias = sequence.bias.to(scores.device)  # once; the next step finds it there
+        scores += sequence.bias
     scores.clamp_(-_LARGEST, _LARGEST)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,10 +19,12 @@ from cogsmith.engine.request import (
     TokenEvent,
 )
 
+_log = logging.getLogger("cogsmith.engine")
+
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A request with its progress. Only the engine's thread touches it, but for `cancelled`.
+    """A request with its progress, and the `Handle` of it. Only the engine's thread touches it, but for `cancel`.
 
     `tokens` holds the prompt and what follows it; the first `num_computed` of them are in the KV cache. `row` is
     the runner's name for that cache, None before the first chunk. `bias` is the request's mask in whatever form the
@@ -80,8 +83,17 @@ class Sequence:
             return "length"
         return None
 
+    def cancel(self) -> None:
+        """Have the stream dropped before the next step."""
+        self.cancelled = True
+
     def emit(self, *events: Event) -> bool:
         """Hand events to the client's side; return whether the stream has ended with them."""
-        self.sink(events)
+        try:
+            self.sink(events)
+        except Exception:
+            # One client's side is broken; the others' streams share this thread and this step.
+            _log.exception("a sink raised; its stream ends")
+            return True
         last = events[-1]
         return not isinstance(last, TokenEvent) or last.finish_reason is not None
