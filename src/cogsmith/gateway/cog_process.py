@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,11 @@ _SERVING = ("READY", "BUSY")
 _LOG_TAIL_LINES = 15
 _STOP_SECONDS = 10.0
 
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # opened here: a forked child must not load anything
+# To Linux a process's parent is the thread that started it. This one lives as long as the program.
+_spawner = ThreadPoolExecutor(1, thread_name_prefix="cog-spawner")
+
 
 class CogProcess:
     """A started Cog server. Use `start` or the context manager `running`."""
@@ -40,6 +46,7 @@ class CogProcess:
         self.url = url
         self._process = process
         self._log = log
+        self._stopped = False
 
     def wait_until_ready(self, seconds: float = 900.0) -> None:
         """Wait until predictions are served. Raises ServeError with the log's end when set-up fails or takes longer."""
@@ -61,6 +68,9 @@ class CogProcess:
 
     def stop(self) -> None:
         """End the server and everything it started. Running predictions get some seconds to finish. Idempotent."""
+        if self._stopped:
+            return  # its process group's number may be another's by now
+        self._stopped = True
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -101,7 +111,8 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: boo
     environment = _environment(folder)
     port = _check_port(host, port)
     log = None if show_log else tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
-    process = subprocess.Popen(
+    process = _spawner.submit(
+        subprocess.Popen,
         [sys.executable, "-m", "cog.server.http", "--host", host],
         cwd=folder,
         env={**environment, "PORT": str(port)},
@@ -110,7 +121,7 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: boo
         stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=_die_with_parent,  # one prctl call, no Python locks
-    )
+    ).result()
     return CogProcess(folder, process, f"http://{host}:{port}", log)
 
 
@@ -164,8 +175,8 @@ def _check_port(host: str, port: int) -> int:
 
 def _die_with_parent() -> None:
     """Ask Linux to end the server when this process dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _setup_log(health: Mapping[str, object]) -> str:
