@@ -1,16 +1,22 @@
 """The predictor under the real Cog runtime: streaming, concurrency, cancellation, deadlines, errors, health."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import ServeError
+from cogsmith.gateway import cog_process
 
 from ..engine.models import plain_logprobs
+
+ASYNC = {"Prefer": "respond-async"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cog-server")]
 
@@ -110,7 +116,7 @@ def fill_all_slots(url, count):
             httpx2.put(
                 f"{url}/predictions/{id_}",
                 json={"input": batch(generate(max_tokens=8000))},
-                headers={"Prefer": "respond-async"},
+                headers=ASYNC,
             ).status_code
             == 409
         ):
@@ -199,6 +205,12 @@ def test_a_person_gets_text(served):
     assert prediction.metrics["output_token_count"] == 10
 
 
+def test_a_person_is_told_of_the_deadline(served):
+    _, url = served
+    with pytest.raises(ServeError, match="has had its 4 seconds"):
+        list(Prediction(url, {"prompt": "Hello", "max_tokens": 8000}).chunks())
+
+
 def test_inputs_are_checked_before_anything_runs(served):
     _, url = served
     with pytest.raises(ServeError, match="max_tokens"):
@@ -212,3 +224,51 @@ def test_a_synchronous_post_gets_the_whole_answer(served):
     answer = httpx2.post(f"{url}/predictions", json={"input": batch(generate(max_tokens=4))}, timeout=30).json()
     assert answer["status"] == "succeeded"
     assert len("".join(answer["output"]).splitlines()) == 4
+
+
+def test_a_server_outlives_the_thread_that_started_it_and_not_its_stop(tiny):
+    """To Linux, the parent that a process may not outlive is a thread."""
+    _, folder = tiny
+    with ThreadPoolExecutor(1) as pool:
+        server = pool.submit(cog_process.start, folder).result()
+    try:
+        server.wait_until_ready(60)
+    finally:
+        server.stop()
+    server.stop()
+    with pytest.raises(ServeError, match="the connection to http://127.0.0.1:.* failed"):
+        list(Prediction(server.url, batch(generate())).chunks())
+
+
+def test_nothing_outlives_a_killed_parent(tiny):
+    _, folder = tiny
+    program = (
+        "import sys, time, pathlib; from cogsmith.gateway import cog_process;"
+        "server = cog_process.start(pathlib.Path(sys.argv[1]));"
+        "server.wait_until_ready(60); print(server.url, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True)
+    url = parent.stdout.readline().strip()
+    assert httpx2.get(f"{url}/health-check").json()["status"] == "READY"
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    with pytest.raises(httpx2.TransportError):
+        while time.monotonic() < deadline:
+            httpx2.get(f"{url}/health-check")
+            time.sleep(0.1)
+
+
+def test_a_cancel_that_came_too_early_can_be_repeated(served):
+    """Cog loses a cancel that overtakes its own prediction's start; the next one finds it."""
+    _, url = served
+    inputs = {"input": batch(generate(max_tokens=8000))}
+    with httpx2.Client() as client:
+        started = time.monotonic()
+        for i in range(32):
+            id_ = f"hasty-{started}-{i}"
+            while client.put(f"{url}/predictions/{id_}", json=inputs, headers=ASYNC).status_code == 409:
+                time.sleep(0.01)
+            while client.post(f"{url}/predictions/{id_}/cancel").status_code != 404:
+                time.sleep(0.01)
+        assert time.monotonic() - started < 4

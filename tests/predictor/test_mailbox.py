@@ -33,7 +33,7 @@ def test_a_cancel_wakes_a_waiting_take_at_once():
 
 def test_the_deadline_ends_the_waiting():
     started = time.monotonic()
-    with pytest.raises(DeadlinePassed):
+    with pytest.raises(DeadlinePassed, match=r"the prediction has had its 0\.1 seconds"):
         Mailbox(0.1).take()
     assert 0.1 <= time.monotonic() - started < 0.4
 

@@ -30,6 +30,12 @@ class Prediction:
 
         Leaving the iteration early closes the connection, which cancels the prediction.
         """
+        try:
+            yield from self._chunks()
+        except httpx2.TransportError as error:
+            raise ServeError(f"the connection to {self.url} failed: {error or type(error).__name__}") from error
+
+    def _chunks(self) -> Iterator[str]:
         deadline = time.monotonic() + _BUSY_SECONDS
         with httpx2.Client(timeout=_TIMEOUT, trust_env=False) as client:
             while True:

@@ -7,6 +7,9 @@ hook that `run` can pick up with `current_hook`.
 
 This leans on how coglet 0.23 calls asyncio. Where it does not, `current_hook` is None and a prediction still ends by
 its deadline.
+
+coglet itself loses a cancel that overtakes its prediction's start, within some milliseconds of the request: nothing in
+this process hears of it. Whoever cancels by id repeats that until Cog answers 404; else the deadline ends it.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Mailbox:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._queue: queue.SimpleQueue[Delivery | Literal["cancelled"]] = queue.SimpleQueue()
         self._clock = clock
+        self._seconds = seconds
         self._deadline = clock() + seconds
 
     def sink(self, stream: int) -> Sink:
@@ -58,7 +59,7 @@ class Mailbox:
                 return _checked(self._queue.get(timeout=min(left, _POLL_SECONDS)))
             except queue.Empty:
                 continue
-        raise DeadlinePassed
+        raise DeadlinePassed(f"the prediction has had its {self._seconds:g} seconds")
 
 
 def _checked(item: Delivery | Literal["cancelled"]) -> Delivery:

@@ -57,8 +57,8 @@ class Session:
                 lines = [line for key, events in self._mailbox.take() for line in self._lines(key, events)]
                 if lines:
                     yield "".join(lines)
-        except DeadlinePassed:
-            yield from self._end_all(f"the prediction has had its {self._limits.timeout_seconds:g} seconds")
+        except DeadlinePassed as error:
+            yield from self._end_all(str(error))
         finally:
             for stream in self._streams.values():
                 stream.handle.cancel()
