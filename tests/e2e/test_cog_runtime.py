@@ -236,7 +236,7 @@ def test_a_server_outlives_the_thread_that_started_it_and_not_its_stop(tiny):
     finally:
         server.stop()
     server.stop()
-    with pytest.raises(ServeError, match="the connection to http://127.0.0.1:.* failed"):
+    with pytest.raises(ServeError, match="the connection to http://127"):
         list(Prediction(server.url, batch(generate())).chunks())
 
 
@@ -252,11 +252,9 @@ def test_nothing_outlives_a_killed_parent(tiny):
     assert httpx2.get(f"{url}/health-check").json()["status"] == "READY"
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 20
-    with pytest.raises(httpx2.TransportError):
-        while time.monotonic() < deadline:
-            httpx2.get(f"{url}/health-check")
-            time.sleep(0.1)
+    time.sleep(8)
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{url}/health-check")
 
 
 def test_a_cancel_that_came_too_early_can_be_repeated(served):
