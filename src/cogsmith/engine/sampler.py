@@ -163,11 +163,14 @@ def _report(logprobs: torch.Tensor, tokens: torch.Tensor, top_counts: Sequence[i
     """Bring the step's numbers to the host, at once, and cut each row's alternatives to what it asked."""
     most = min(max(top_counts), logprobs.shape[-1])
     top_values, top_ids = logprobs.topk(most, dim=-1)
-    values = torch.cat([logprobs.gather(-1, tokens[:, None]), top_values], dim=-1).tolist()
-    ids = torch.cat([tokens[:, None], top_ids], dim=-1).tolist()
+    values = torch.cat([logprobs.gather(-1, tokens[:, None]), top_values], dim=-1).cpu()
+    ids = torch.cat([tokens[:, None], top_ids], dim=-1).cpu()
     answers = []
     for row_ids, row_values, count in zip(ids, values, top_counts, strict=True):
-        top = dict(zip(row_ids[1 : count + 1], row_values[1 : count + 1], strict=True))
-        top.setdefault(row_ids[0], row_values[0])
-        answers.append(Sampled(row_ids[0], row_values[0], top))
+        # Cut before making Python objects: one row may ask for the whole vocabulary, the others must not pay for it.
+        token, *listed = row_ids[: count + 1].tolist()
+        logprob, *listed_values = row_values[: count + 1].tolist()
+        top = dict(zip(listed, listed_values, strict=True))
+        top.setdefault(token, logprob)
+        answers.append(Sampled(token, logprob, top))
     return answers

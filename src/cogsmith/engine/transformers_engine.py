@@ -18,7 +18,7 @@ from cogsmith.engine.forward import Forward
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.padded import PaddedRunner
 from cogsmith.engine.recompute import RecomputeRunner
-from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, Sink
+from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, ScoreRequest, Sink
 from cogsmith.engine.runner import Runner
 from cogsmith.engine.sampler import dense_bias
 from cogsmith.engine.scheduler import Scheduler
@@ -140,8 +140,11 @@ def _plain_cache() -> Any:
 
 
 def _answers_without_model(sequence: Sequence) -> bool:
-    """Give the first token of an empty prompt its score: nothing comes before it, so 0.0 by definition."""
-    scored = getattr(sequence.request, "scored", ())
-    if not scored or sequence.request.prompt:
+    """Give the first token of an empty prompt its score, and return whether that was all.
+
+    Nothing comes before it, so 0.0 by definition.
+    """
+    request = sequence.request
+    if not isinstance(request, ScoreRequest) or request.prompt:
         return False
-    return sequence.emit(*scored_events(scored[:1], [0.0], ends=len(scored) == 1))
+    return sequence.emit(*scored_events(request.scored[:1], [0.0], ends=len(request.scored) == 1))

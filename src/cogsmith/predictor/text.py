@@ -20,10 +20,7 @@ from cogsmith.predictor.meter import Meter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextInputs:
-    """The inputs of a text prediction: `prompt`, or chat `messages` that go through the model's template.
-
-    `seed` below 0 draws one.
-    """
+    """The inputs of a text prediction: `prompt`, or chat `messages` that go through the model's template."""
 
     prompt: str = ""
     messages: Sequence[dict[str, Any]] = ()
