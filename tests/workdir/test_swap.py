@@ -34,6 +34,22 @@ def test_new_folder_takes_the_place_and_nothing_is_left(tmp_path, replace):
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("replace", [swap.replace_folder, swap.replace_in_two_steps])
+@pytest.mark.parametrize("there", ["file", "link", "dangling link"])
+def test_what_is_no_folder_is_replaced_too_and_a_link_is_not_followed(tmp_path, replace, there):
+    target, elsewhere = tmp_path / "work/model", make(tmp_path / "elsewhere", 0)
+    target.parent.mkdir()
+    if there == "file":
+        target.write_text("")
+    else:
+        target.symlink_to(elsewhere if there == "link" else "nowhere")
+    replace(make(swap.temporary_folder(target), 1), target)
+    assert not target.is_symlink()
+    assert generations(target) == ["1"] * FILES
+    assert list(target.parent.iterdir()) == [target]
+    assert generations(elsewhere) == ["0"] * FILES
+
+
 def test_first_folder_is_moved_in(tmp_path):
     target = tmp_path / "model"
     swap.replace_folder(make(swap.temporary_folder(target), 1), target)

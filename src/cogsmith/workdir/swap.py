@@ -29,14 +29,14 @@ def temporary_folder(target: Path) -> Path:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target` and delete what was there. Raises OSError.
+    """Put the folder `new` in the place of `target` and delete what was there, even a link. Raises OSError.
 
     `new` must come from `temporary_folder`, so that an interruption leaves only what `recover` knows.
     """
-    if not target.exists():
+    if not os.path.lexists(target):
         new.rename(target)
     elif _exchange(new, target):
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
     else:
         replace_in_two_steps(new, target)
 
@@ -46,7 +46,7 @@ def replace_in_two_steps(new: Path, target: Path) -> None:
     aside = target.with_name(f".{target.name}.old-{os.getpid()}")
     target.rename(aside)
     new.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
 
 
 def recover(parent: Path) -> None:
@@ -59,10 +59,18 @@ def recover(parent: Path) -> None:
         if match is None:
             continue
         target = parent / match["name"]
-        if match["kind"] == "old" and not target.exists():
+        if match["kind"] == "old" and not os.path.lexists(target):
             entry.rename(target)
         else:
-            shutil.rmtree(entry, ignore_errors=True)
+            _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    """Delete what had the place of a folder: a folder, but a user may have put a file or a link there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _exchange(first: Path, second: Path) -> bool:
