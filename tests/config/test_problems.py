@@ -27,7 +27,15 @@ MODELS = [
     ("huggingface.repo = 'https://hf.co/a/b/tree/main'", 2, "models.m.huggingface.repo", "https", "write a/b:"),
     ("source = 'hf:a/b@x'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "'x' in source", "keep one"),
     ("source = 'pypi:w==1'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "a pypi: source", "remove"),
-    ("source = '.'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "a path: source has none", "remove"),
+    (
+        "source = 'config.toml'\nhuggingface.version = 'y'",
+        3,
+        "models.m.huggingface.version",
+        "a path: source has none",
+        "remove",
+    ),
+    ("source = '.'", 2, "models.m.source", "is around", "beside work/"),
+    ("source = '..'", 2, "models.m.source", "is around", "beside work/"),
     ("source = 'hf:a/b'\nrequirements = ['a==1',\n2]", 4, "models.m.requirements[1]", "expected text, got 2", "quotes"),
     (
         "source = 'hf:a/b'\nconfig.load_in_4bit = true\nconfig.load_in_8bit = true",
@@ -129,3 +137,11 @@ def test_a_mistake_in_defaults_is_reported_once_and_there(problems_of):
         (2, "defaults.config.load_in_8bit"),
         (3, "defaults.source"),
     ]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_weights_in_the_folder_that_builds_write(assert_refused, tmp_path, link):
+    (tmp_path / "work/m").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("work/m")
+    source = "link" if link else "work/m"
+    assert_refused(f"[models.m]\nsource = '{source}'\n", 2, "models.m.source", "is inside", "beside work/")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from cogsmith.config.model import WORK
 from cogsmith.errors import UserError
-from cogsmith.workdir.places import WORK
 
 
 def find(name: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from cogsmith.config import uri
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding, Refusal, show
-from cogsmith.config.model import CogSettings
+from cogsmith.config.model import WORK, CogSettings
 from cogsmith.config.uri import SourceUri
 
 
@@ -69,6 +69,13 @@ def _local_path(section: Section, root: Path) -> Iterator[Finding]:
             "give an existing folder or file, relative to config.toml's folder"
             + (hub if _is_repo(source.body) else ""),
         )
+        return
+    folder, work = folder.resolve(), (root / WORK).resolve()
+    if folder.is_relative_to(work) or work.is_relative_to(folder):
+        # A build would replace its own source, or find itself in it and never be the same twice.
+        place = "inside" if folder.is_relative_to(work) else "around"
+        message = f"{show(str(folder))} is {place} {work}, which builds write"
+        yield Finding(section.origin("source"), message, f"move the weights to a folder beside {WORK}/")
 
 
 def _quantisation(section: Section) -> Iterator[Finding]:

@@ -16,6 +16,9 @@ from cogsmith.manifest import Limits
 Precision = Literal["fp32", "fp16", "bf16"]
 Format = Literal["auto", "hf", "gguf"]
 
+WORK = "work"
+"""The folder of the work directories, beside config.toml."""
+
 
 @dataclass(frozen=True, slots=True)
 class CogSettings:

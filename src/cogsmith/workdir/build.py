@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import sources
-from cogsmith.config.model import Model, Project
+from cogsmith.config.model import WORK, Model, Project
 from cogsmith.errors import (
     LockDrift,
     Problem,
@@ -27,7 +27,7 @@ from cogsmith.sources.cache import cache_root
 from cogsmith.workdir import link, lint, lock, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
-from cogsmith.workdir.places import WORK, stays_inside
+from cogsmith.workdir.places import stays_inside
 from cogsmith.workdir.plan import Plan, plan
 from cogsmith.workdir.render import RenderedFile
 

@@ -1,4 +1,4 @@
-"""What is where, in the user's folder and in a work directory: names that several modules agree on."""
+"""What is where in a work directory: names that several modules agree on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from cogsmith import manifest
-
-WORK = "work"
-"""Beside config.toml: the folder of all work directories."""
 
 
 def checkpoint_folder(folder: Path) -> Path:

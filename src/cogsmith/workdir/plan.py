@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cogsmith
-from cogsmith.config.model import Model, Project
+from cogsmith.config.model import WORK, Model, Project
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Resolved
 from cogsmith.workdir import memory, pins, render
 from cogsmith.workdir.lock import Entry, diff
-from cogsmith.workdir.places import WORK
 from cogsmith.workdir.render import RenderedFile
 
 _NOT_OURS = ("__pycache__", ".cog")
