@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 import typer
 
 from cogsmith import __version__
 from cogsmith.cli import build, check, inspect, predict, push, serve
 from cogsmith.cli.console import err
-from cogsmith.errors import CogsmithError
+from cogsmith.errors import CogsmithError, InternalError, UserError
 
 app = typer.Typer(
     help="Open language models in Cog containers, held by their tokens.",
@@ -40,13 +42,26 @@ def main() -> None:
     except CogsmithError as error:
         err.print(f"error: {error}", style="red", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone, such as `head`; what it did not want need not be written.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        err.print(
+            f"error: {_described(error)}\n  fix: check the disk and the permissions there", style="red", markup=False
+        )
+        sys.exit(UserError.exit_code)
+    except Exception:
+        traceback.print_exc()
+        err.print("error: this is a fault of Cogsmith; please report it with the lines above", style="red")
+        sys.exit(InternalError.exit_code)
+
+
+def _described(error: OSError) -> str:
+    """Say what the system refused, and for which file."""
+    place = error.filename2 or error.filename
+    reason = error.strerror or str(error)
+    return f"{os.fsdecode(place)}: {reason}" if isinstance(place, str | bytes | os.PathLike) else reason
 
 
 if __name__ == "__main__":
