@@ -47,6 +47,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     engine: str = "transformers"
     checkpoint: str = CHECKPOINT
     """Folder of the weights, relative to the work directory."""
+    allow_pickle: bool = False
+    """Whether the weights may be pickles, which can run code when they are loaded."""
     model_args: dict[str, Any] = msgspec.field(default_factory=dict)
     """Keyword arguments for `from_pretrained`, as the config gave them."""
     limits: Limits = Limits()

@@ -161,6 +161,7 @@ def test_pickles_need_consent(workshop):
     workshop.add("tiny", allow_pickle=True)
     workshop.build()
     assert (workshop.folder("tiny") / "checkpoints/pytorch_model.bin").is_file()
+    assert lint.check(workshop.folder("tiny")) == []
 
 
 def test_frozen_accepts_what_the_lock_says(workshop):

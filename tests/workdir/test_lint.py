@@ -288,7 +288,13 @@ def test_patterns_that_keep_all_that_is_needed(copy: Path, lines: str):
 
 def test_pickles_with_consent(copy: Path):
     write("checkpoints/pytorch_model.bin", b"x")(copy)
-    assert lint.check(copy, allow_pickle=True) == []
+    (copy / "checkpoints/model.safetensors").unlink()
+    assert lint.check(copy)
+    content = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(content | {"allow_pickle": True}))
+    assert lint.check(copy) == []
+    (copy / "checkpoints/pytorch_model.bin").unlink()
+    assert [problem.message for problem in lint.check(copy)] == ["holds no weights"]
 
 
 @pytest.mark.parametrize("file", ["cog.yaml", "predict.py", "requirements.txt", "model.json", ".dockerignore", INDEX])

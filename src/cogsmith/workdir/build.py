@@ -207,7 +207,7 @@ def _inside(path: str) -> str:
 
 
 def _require_clean(item: Plan, folder: Path) -> None:
-    problems = lint.check(folder, allow_pickle=item.model.allow_pickle)
+    problems = lint.check(folder)
     if problems:
         raise WorkdirError(f"{WORK}/{item.model.name} was not replaced", problems)
 

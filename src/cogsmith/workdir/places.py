@@ -11,11 +11,17 @@ from cogsmith import manifest
 
 def checkpoint_folder(folder: Path) -> Path:
     """Return where model.json says the weights are; the usual place where it says nothing usable."""
-    try:
-        name = manifest.read(folder).checkpoint
-    except (OSError, msgspec.DecodeError):
-        name = manifest.CHECKPOINT
+    settings = readable_manifest(folder)
+    name = settings.checkpoint if settings else manifest.CHECKPOINT
     return folder / (name if stays_inside(name) else manifest.CHECKPOINT)
+
+
+def readable_manifest(folder: Path) -> manifest.Manifest | None:
+    """Return what model.json says; None where there is none, or none that can be read."""
+    try:
+        return manifest.read(folder)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def stays_inside(path: str) -> bool:

@@ -95,6 +95,7 @@ def _manifest(model: Model, resolved_uri: str) -> Manifest:
         name=model.name,
         source=resolved_uri,
         cogsmith=cogsmith.__version__,
+        allow_pickle=model.allow_pickle,
         model_args=dict(model.model_args),
         limits=model.limits,
         concurrency=model.cog.concurrency,

@@ -11,17 +11,14 @@ from cogsmith.errors import Problem
 from cogsmith.workdir.lint import checkpoint, cog_yaml, companions, ignored, pins, predictor_code, secrets
 
 
-def check(folder: Path, *, allow_pickle: bool = False) -> list[Problem]:
-    """Return every problem of the work directory `folder`, each with its fix. Imports and runs nothing in it.
-
-    `allow_pickle` accepts weights in pickle files, which run code when they are loaded.
-    """
+def check(folder: Path) -> list[Problem]:
+    """Return every problem of the work directory `folder`, each with its fix. Imports and runs nothing in it."""
     return [
         *cog_yaml.check(folder),
         *predictor_code.check(folder),
         *pins.check(folder),
         *companions.check(folder),
         *ignored.check(folder),
-        *checkpoint.check(folder, allow_pickle=allow_pickle),
+        *checkpoint.check(folder),
         *secrets.check(folder),
     ]

@@ -9,19 +9,21 @@ from typing import Any
 
 from cogsmith.errors import Problem, SourceError
 from cogsmith.sources.safetensors_file import read_header
-from cogsmith.workdir.places import checkpoint_folder
+from cogsmith.workdir.places import checkpoint_folder, readable_manifest
 
 _CODE = (".py", ".ipynb")
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 _INDEX = "model.safetensors.index.json"
 
 
-def check(folder: Path, *, allow_pickle: bool = False) -> Iterator[Problem]:
+def check(folder: Path) -> Iterator[Problem]:
     """Yield the problems of the checkpoint folder. Reads headers, never weights."""
     weights = checkpoint_folder(folder)
     if not weights.is_dir():
         yield Problem("missing", "build this folder again", weights.name)
         return
+    settings = readable_manifest(folder)
+    allow_pickle = settings is not None and settings.allow_pickle
     tensors: dict[str, set[str]] = {}
     for path in sorted(weights.rglob("*")):
         where = path.relative_to(folder).as_posix()
@@ -38,7 +40,7 @@ def check(folder: Path, *, allow_pickle: bool = False) -> Iterator[Problem]:
         yield Problem("config.json is missing", "use a source in the Hugging Face format", weights.name)
     if (weights / _INDEX).is_file():
         yield from _index_problems(weights / _INDEX, tensors, folder)
-    elif not tensors and not allow_pickle:
+    elif not tensors and not (allow_pickle and any(path.suffix in _PICKLES for path in weights.rglob("*"))):
         yield Problem("holds no weights", "use a source with safetensors files", weights.name)
 
 
