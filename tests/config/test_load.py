@@ -164,6 +164,13 @@ def test_a_path_becomes_absolute_below_the_file_s_folder(write, tmp_path, monkey
     assert project.path == tmp_path / "config.toml"
 
 
+def test_the_file_s_own_path_has_no_detours(write, tmp_path):
+    (tmp_path / "here").mkdir()
+    write("[models.m]\nsource = 'here'\n")
+
+    assert load(tmp_path / "here/../config.toml").path == tmp_path / "config.toml"
+
+
 def test_a_link_keeps_its_name(write, tmp_path):
     (tmp_path / "blob").touch()
     (tmp_path / "m.gguf").symlink_to("blob")

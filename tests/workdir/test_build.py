@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,19 @@ def test_file_outside_the_checkpoint_is_refused(workshop, tmp_path, monkeypatch)
     with pytest.raises(SourceError, match="escaped"):
         workshop.build()
     assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize(
+    ("place", "recorded"), [("{root}/sub/weights", "path:sub/weights"), ("/x/weights", "path:weights")]
+)
+def test_local_weights_leave_no_path_of_this_machine(workshop, monkeypatch, place, recorded):
+    source = workshop.add("tiny")
+    resolved = replace(source.resolve(), uri="path:" + place.format(root=workshop.root))
+    monkeypatch.setattr(source, "resolve", lambda: resolved)
+    workshop.build()
+    manifest = json.loads((workshop.folder("tiny") / "model.json").read_text())
+    locked = json.loads((workshop.root / "cogsmith.lock").read_text())["models"]["tiny"]
+    assert (manifest["source"], locked["source"]) == (f"{recorded}@{source.revision}", recorded)
 
 
 def test_pickles_need_consent(workshop):

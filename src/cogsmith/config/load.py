@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,8 @@ def load(path: Path, *, allow_placeholder: bool = False) -> Project:
     document = parse(_read(path), str(path))
     if problems := validate(document, path.absolute().parent, allow_placeholder=allow_placeholder):
         raise ConfigError(str(path), problems)
-    return complete(document, path.absolute())
+    # Without "..", like the local paths in it, so that the two can be compared.
+    return complete(document, Path(os.path.abspath(path)))
 
 
 def complete(document: Document, path: Path) -> Project:

@@ -55,10 +55,11 @@ class Plan:
 def plan(project: Project, model: Model, resolved: Resolved, lock: Mapping[str, Entry]) -> Plan:
     """Say what building `model` from `resolved` would do, given the last builds in `lock`. Writes nothing."""
     folder = project.root / WORK / model.name
-    rendered = render.render(model, _pinned_uri(resolved), project)
+    source = _recorded_source(resolved.uri, project.root)
+    rendered = render.render(model, _pinned(source, resolved.revision), project)
     locked = lock.get(model.name)
     entry = Entry(
-        source=resolved.uri,
+        source=source,
         revision=resolved.revision,
         files=locked.files if locked else (),
         requirements=pins.requirements(model),
@@ -85,9 +86,22 @@ def _state(folder: Path, changes: tuple[str, ...]) -> State:
     return "changed" if changes else "unchanged"
 
 
-def _pinned_uri(resolved: Resolved) -> str:
+def _recorded_source(uri: str, root: Path) -> str:
+    """Return a source's URI as it goes into the lock and the image: without this machine's folders.
+
+    A local path is taken relative to `root`, or by its last name where it is elsewhere; the revision, a hash of the
+    content, says exactly what it was.
+    """
+    scheme, _, body = uri.partition(":")
+    if scheme != "path":
+        return uri
+    path = Path(body)
+    return f"path:{path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name}"
+
+
+def _pinned(source: str, revision: str) -> str:
     """Return the source with its full revision, which some locations already carry in their URI."""
-    return resolved.uri if resolved.revision in resolved.uri else f"{resolved.uri}@{resolved.revision}"
+    return source if revision in source else f"{source}@{revision}"
 
 
 def _folder_changes(folder: Path, rendered: Mapping[str, RenderedFile], entry: Entry) -> Iterator[str]:
