@@ -12,8 +12,9 @@ from cogsmith.sources import open_source
 from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
 
-from .checkpoints import NEEDED
+from .checkpoints import NEEDED, Watcher
 from .fake_hub import FakeHub
+from .gguf.files import TinyGguf
 
 
 def opened(source: str, tmp_path: Path, format: Format = "auto", revision: str | None = None):
@@ -75,3 +76,14 @@ def test_a_uri_that_is_not_canonical(source: str, tmp_path: Path):
 def test_a_format_that_contradicts_the_uri(source: str, tmp_path: Path):
     with pytest.raises(SourceError, match="is GGUF"):
         opened(source, tmp_path, "hf")
+
+
+def test_a_gguf_that_is_not_what_the_hub_named_is_refused(fake_hub: FakeHub, tmp_path: Path):
+    content = TinyGguf().write(tmp_path / "tiny.gguf").read_bytes()
+    fake_hub.commit("org/gguf", {"tiny.gguf": content})
+    source = opened("hf:org/gguf", tmp_path)
+    source.materialise(source.resolve(), Watcher())
+    (place,) = (tmp_path / "hf").rglob("blobs/*")
+    place.write_bytes(content[:-1] + b"\x7f")
+    with pytest.raises(SourceError, match=r"tiny\.gguf is damaged"):
+        source.materialise(source.resolve(), Watcher())

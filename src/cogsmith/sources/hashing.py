@@ -55,7 +55,8 @@ def sha256_file(
 def checked_sha256(path: Path, file: SourceFile, reporter: Reporter, *, cache: Path) -> str:
     """Return the SHA-256 of the bytes at `path`. Raises SourceError where the location named another for `file`.
 
-    Caches are not trusted: a machine that lost power can leave a file of the right name and size, full of zeros.
+    Caches are not trusted: a machine that lost power can leave a file of the right name and size, full of zeros;
+    and a work directory's weights may be links to the same bytes, so whoever changes those changes the cache's.
     """
     digest = sha256_file(path, reporter, cache=cache, label=file.path)
     if file.sha256 not in (None, digest):

@@ -15,7 +15,7 @@ from cogsmith.sources.cache import atomic_folder
 from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.gguf.convert import VERSION, convert, require_converter
 from cogsmith.sources.gguf.header import Header, read_header
-from cogsmith.sources.hashing import sha256_file
+from cogsmith.sources.hashing import checked_sha256, sha256_file
 from cogsmith.sources.silent import Silent
 
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -59,8 +59,9 @@ class GgufSource:
         """
         require_converter()
         path = self.location.fetch(resolved.revision, resolved.files, reporter)[resolved.files[0].path]
+        digest = checked_sha256(path, resolved.files[0], reporter, cache=self.cache)
         header = read_header(path)
-        folder = self.cache / "gguf" / cache_key(self._sha256(path, reporter), self.precision)
+        folder = self.cache / "gguf" / cache_key(digest, self.precision)
         if not folder.is_dir():
             with atomic_folder(folder) as unfinished:
                 convert(header, unfinished, self.precision, reporter)
@@ -71,10 +72,8 @@ class GgufSource:
         return uri if self.file is None or uri.endswith(f"/{self.file}") else f"{uri}/{self.file}"
 
     def _describe(self, file: Path, reporter: Reporter) -> CheckpointFile:
-        return CheckpointFile(file.name, file, file.stat().st_size, self._sha256(file, reporter))
-
-    def _sha256(self, path: Path, reporter: Reporter) -> str:
-        return sha256_file(path, reporter, cache=self.cache)
+        digest = sha256_file(file, reporter, cache=self.cache)
+        return CheckpointFile(file.name, file, file.stat().st_size, digest)
 
     def _header(self, revision: str, file: SourceFile) -> Header:
         return read_header(self.location.fetch(revision, [file], Silent())[file.path])
