@@ -100,6 +100,14 @@ def test_digest_is_remembered_until_the_file_changes(tmp_path: Path):
     assert sha256_file(file, cache=tmp_path / "cache") == hashlib.sha256(b"two").hexdigest()
 
 
+def test_a_hard_link_is_not_hashed_again(tmp_path: Path):
+    file = old_file(tmp_path / "file", b"one")
+    digest = sha256_file(file, cache=tmp_path / "cache")
+    (tmp_path / "link").hardlink_to(file)
+    assert sha256_file(tmp_path / "link", cache=tmp_path / "cache") == digest
+    assert len(entries(tmp_path / "cache")) == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"abc", b"Z" * 64, b"\xff" * 64, b"0" * 65])
 def test_a_damaged_entry_is_no_entry(tmp_path: Path, damage: bytes):
     file = old_file(tmp_path / "file", b"one")

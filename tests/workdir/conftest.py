@@ -118,7 +118,8 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    monkeypatch.setenv("COGSMITH_CACHE", str(tmp_path / "digests"))
     return Workshop(tmp_path)
 
 

@@ -1,7 +1,7 @@
 """SHA-256 of big files, remembered between runs.
 
-A digest is kept in the cache folder, one tiny file each, under the file's real path, size, modification time and
-inode. A wrong or half-written entry reads as no entry.
+A digest is kept in the cache folder, one tiny file each, under the file's device, inode, size and modification
+time, so that all hard links to one file share it. A wrong or half-written entry reads as no entry.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sha256_file(
     try:
         real = path.resolve()
         before = real.stat()
-        entry = _entry(real, before, cache or cache_root())
+        entry = _entry(before, cache or cache_root())
         digest = _recall(entry)
         if digest is None:
             watcher = reporter if reporter and before.st_size >= WATCHED_BYTES else Silent()
@@ -87,12 +87,12 @@ def _refuse_changed(path: Path, before: os.stat_result, after: os.stat_result) -
         raise SourceError(f"{path} changed while it was being read", fix="wait until it is complete, then run again")
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _entry(real: Path, status: os.stat_result, cache: Path) -> Path:
-    key = hashlib.sha256(repr((str(real), *_identity(status))).encode()).hexdigest()
+def _entry(status: os.stat_result, cache: Path) -> Path:
+    key = hashlib.sha256(repr(_identity(status)).encode()).hexdigest()
     return cache / "hashes" / key[:2] / key
 
 

@@ -73,10 +73,10 @@ def build(
     """
     targets = _resolve(project, names, cache, open_source)
     if frozen:
-        _refuse_drift({item.model.name: lock.diff(item.locked, item.entry) for item in _plans(project, targets)})
+        _refuse_drift({item.model.name: lock.diff(item.locked, item.entry) for item in _plans(project, targets, cache)})
     with exclusive(project.root / WORK):
         swap.recover(project.root / WORK)
-        plans = _plans(project, targets)
+        plans = _plans(project, targets, cache)
         _require_space_to_fetch(plans, cache)
         return [
             _build_one(project, item, target.source, frozen, reporter)
@@ -91,8 +91,8 @@ def preview(
     cache: Path | None = None,
     open_source: OpenSource = sources.open_source,
 ) -> list[Plan]:
-    """Return what `build` would do. Writes nothing. Raises UserError or SourceError."""
-    return _plans(project, _resolve(project, names, cache, open_source))
+    """Return what `build` would do. Writes nothing but remembered digests. Raises UserError or SourceError."""
+    return _plans(project, _resolve(project, names, cache, open_source), cache)
 
 
 def select(project: Project, names: Iterable[str]) -> list[Model]:
@@ -128,9 +128,9 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
     return found
 
 
-def _plans(project: Project, targets: Iterable[_Target]) -> list[Plan]:
+def _plans(project: Project, targets: Iterable[_Target], cache: Path | None) -> list[Plan]:
     locked = lock.read(project.root / lock.FILE_NAME)
-    return [plan(project, target.model, target.resolved, locked) for target in targets]
+    return [plan(project, target.model, target.resolved, locked, cache=cache) for target in targets]
 
 
 def _refuse_drift(differences: Mapping[str, Sequence[str]]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from cogsmith.errors import UserError
 from cogsmith.sources.cache import write_atomically
+from cogsmith.sources.hashing import sha256_file
 
 FILE_NAME = "cogsmith.lock"
 _VERSION = 1
@@ -60,6 +61,11 @@ def write(path: Path, entries: Mapping[str, Entry]) -> None:
     """Write `entries`, sorted by name, in one step. The same entries give the same bytes."""
     document = _Document(_VERSION, dict(sorted(entries.items())))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def is_unaltered(path: Path, file: LockedFile, cache: Path | None = None) -> bool:
+    """Tell whether the bytes at `path` are still those of `file`; hashes them where that was not done before."""
+    return path.stat().st_size == file.size and sha256_file(path, cache=cache) == file.sha256
 
 
 def diff(old: Entry | None, new: Entry) -> list[str]:

@@ -14,7 +14,7 @@ from cogsmith.config.model import WORK, Model, Project
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Resolved
 from cogsmith.workdir import memory, pins, render
-from cogsmith.workdir.lock import Entry, diff
+from cogsmith.workdir.lock import Entry, diff, is_unaltered
 from cogsmith.workdir.render import RenderedFile
 
 _NOT_OURS = ("__pycache__", ".cog")
@@ -52,8 +52,13 @@ class Plan:
         return self.resolved.checkpoint_bytes + sum(len(file.content) for file in self.rendered.values())
 
 
-def plan(project: Project, model: Model, resolved: Resolved, lock: Mapping[str, Entry]) -> Plan:
-    """Say what building `model` from `resolved` would do, given the last builds in `lock`. Writes nothing."""
+def plan(
+    project: Project, model: Model, resolved: Resolved, lock: Mapping[str, Entry], *, cache: Path | None = None
+) -> Plan:
+    """Say what building `model` from `resolved` would do, given the last builds in `lock`.
+
+    Writes nothing but the digests that `cache` remembers.
+    """
     folder = project.root / WORK / model.name
     source = _recorded_source(resolved.uri, project.root)
     rendered = render.render(model, _pinned(source, resolved.revision), project)
@@ -66,7 +71,7 @@ def plan(project: Project, model: Model, resolved: Resolved, lock: Mapping[str, 
         template=render.digest(rendered),
         cogsmith=cogsmith.__version__,
     )
-    changes = tuple(diff(locked, entry) or (_folder_changes(folder, rendered, entry) if folder.exists() else ()))
+    changes = tuple(diff(locked, entry) or _folder_changes(folder, rendered, entry, cache))
     return Plan(
         model=model,
         folder=folder,
@@ -104,9 +109,13 @@ def _pinned(source: str, revision: str) -> str:
     return source if revision in source else f"{source}@{revision}"
 
 
-def _folder_changes(folder: Path, rendered: Mapping[str, RenderedFile], entry: Entry) -> Iterator[str]:
-    """Say how the folder differs from what the last build left. Weights are told by their size, never read."""
-    weights = {f"{CHECKPOINT}/{file.path}": file.size for file in entry.files}
+def _folder_changes(
+    folder: Path, rendered: Mapping[str, RenderedFile], entry: Entry, cache: Path | None
+) -> Iterator[str]:
+    """Say how the folder, if there is one, differs from what the last build left."""
+    if not folder.exists():
+        return
+    weights = {f"{CHECKPOINT}/{file.path}": file for file in entry.files}
     present = set(_files(folder))
     expected = rendered.keys() | weights.keys()
     for path in sorted(present - expected):
@@ -116,7 +125,7 @@ def _folder_changes(folder: Path, rendered: Mapping[str, RenderedFile], entry: E
         if not target.is_file():
             yield f"{path} is missing"
         elif path in weights:
-            if target.stat().st_size != weights[path]:
+            if not is_unaltered(target, weights[path], cache):
                 yield f"{path} was altered"
         elif not path.startswith(_NOT_OURS) and not _is_as_rendered(target, rendered[path]):
             yield f"{path} was altered"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogsmith.errors import Problem
-from cogsmith.workdir.lint import checkpoint, cog_yaml, companions, ignored, pins, predictor_code, secrets
+from cogsmith.workdir.lint import checkpoint, cog_yaml, companions, ignored, locked, pins, predictor_code, secrets
 
 
 def check(folder: Path) -> list[Problem]:
@@ -20,5 +20,6 @@ def check(folder: Path) -> list[Problem]:
         *companions.check(folder),
         *ignored.check(folder),
         *checkpoint.check(folder),
+        *locked.check(folder),
         *secrets.check(folder),
     ]

@@ -1,0 +1,26 @@
+"""The weights against cogsmith.lock, which knows what each file held when the folder was built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cogsmith.errors import Problem, UserError
+from cogsmith.workdir import lock
+from cogsmith.workdir.places import checkpoint_folder
+
+
+def check(folder: Path) -> Iterator[Problem]:
+    """Yield a problem for each weight file that is gone or altered. A folder that is in no lock has none."""
+    try:
+        entry = lock.read(folder.parent.parent / lock.FILE_NAME).get(folder.name)
+    except UserError as error:
+        yield Problem(error.message, error.fix, lock.FILE_NAME)
+        return
+    for file in entry.files if entry else ():
+        path = checkpoint_folder(folder) / file.path
+        where = path.relative_to(folder).as_posix()
+        if not path.is_file():
+            yield Problem("missing", "build this folder again", where)
+        elif not lock.is_unaltered(path, file):
+            yield Problem(f"not what {lock.FILE_NAME} says: altered since it was built", "build again", where)
