@@ -87,3 +87,10 @@ def test_a_gguf_that_is_not_what_the_hub_named_is_refused(fake_hub: FakeHub, tmp
     place.write_bytes(content[:-1] + b"\x7f")
     with pytest.raises(SourceError, match=r"tiny\.gguf is damaged"):
         source.materialise(source.resolve(), Watcher())
+
+
+def test_a_precision_that_nothing_would_give_is_refused(fake_hub: FakeHub, tmp_path: Path):
+    fake_hub.commit("org/safe", NEEDED)
+    with pytest.raises(SourceError, match=r"nothing converts it to output_precision = 'bf16'") as caught:
+        open_source(Model("m", "hf:org/safe", output_precision="bf16"), tmp_path / "cache")
+    assert "config.dtype" in str(caught.value.fix)

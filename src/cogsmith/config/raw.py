@@ -98,8 +98,8 @@ class RawModel(_Table):
     format: Format = Field(default="auto", description="What the source holds. `auto` finds out by the files' names.")
     output_precision: Precision | None = Field(
         default=None,
-        description="Number type that a GGUF file's weights are converted to. Left out: `fp32`. "
-        "Weights in the Hugging Face format stay as they are.",
+        description="Number type that a GGUF file's weights are converted to. Left out: `fp32`, which is exact. "
+        "Refused for other weights, which stay as they are; `config.dtype` says how they are loaded.",
     )
     allow_pickle: bool = Field(
         default=False,

@@ -40,6 +40,11 @@ def open_source(model: Model, cache: Path | None = None) -> Source:
         return GgufSource(location, file, model, cache)
     if file or isinstance(location, PypiLocation):
         raise SourceError(f'{model.source} is GGUF, not format "hf"', fix="leave out `format`, or name a repository")
+    if model.output_precision:
+        raise SourceError(
+            f"{model.source} is not GGUF, so nothing converts it to output_precision = {model.output_precision!r}",
+            fix="keep output_precision for models in GGUF; config.dtype says how other weights are loaded",
+        )
     return HfFolderSource(location, cache, allow_pickle=model.allow_pickle)
 
 
