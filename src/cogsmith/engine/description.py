@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from cogsmith.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -35,11 +37,9 @@ def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
 
     trust = bool(model_args.get("trust_remote_code", False))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
-    dtype = str(model_args.get("dtype") or model_args.get("torch_dtype") or getattr(config, "dtype", None) or "float32")
+    dtype = _dtype(model_args, getattr(config, "dtype", None))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype.removeprefix("torch.")), trust_remote_code=trust
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
     shape = config.get_text_config()
     return Description(
         architecture=type(model).__name__,
@@ -53,6 +53,18 @@ def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
         quantization=_quantization(model_args),
         tree=str(model),
     )
+
+
+def _dtype(model_args: Mapping[str, Any], own: Any) -> torch.dtype:
+    """Return the dtype that is asked for, else the checkpoint's `own`. Raises UserError for a name that is none."""
+    asked = model_args.get("dtype") or model_args.get("torch_dtype") or "auto"
+    name = str(own or "float32") if asked == "auto" else str(asked)
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise UserError(
+            f"config.dtype = {name!r} is no floating-point type of torch", fix='write one such as "bfloat16", or "auto"'
+        )
+    return found
 
 
 def _quantization(model_args: Mapping[str, Any]) -> str | None:
