@@ -49,6 +49,7 @@ KEYS = [
     ("cog.system_packages = ['git', 'a; rm']", "cog.system_packages[1]", "'a; rm'", "libgomp1"),
     ("requirements = ['einops']", "requirements[0]", "'einops'", "einops==0.8.1"),
     ("requirements = ['a==1; os_name == \"nt\"']", "requirements[0]", "os_name", "=="),
+    ("requirements = ['Cog==0.1']", "requirements[0]", "Cog installs Cog itself", "leave it out"),
     ("requirements = ['a @ https://x.y/a.whl']", "requirements[0]", "a.whl", "=="),
     ('requirements = ["a==1\\n--index-url x"]', "requirements[0]", "a==1\\n--index", "=="),
     # limits and arguments

@@ -7,12 +7,14 @@ import re
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not re-exported
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from cogsmith.config.findings import Refusal, show
 
 MODEL_NAME = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 MODEL_NAME_LENGTH = 100
 PLACEHOLDER = "YOURACCOUNT"
+INSTALLED_BY_COG = ("cog", "coglet")
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _IMAGE_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
@@ -90,7 +92,10 @@ def system_package(text: str) -> str:
 
 def pinned_requirement(text: str) -> str:
     """Check one line of `requirements`: exactly one version of one package."""
-    return str(parse_pin(text, example="einops==0.8.1"))
+    pin = parse_pin(text, example="einops==0.8.1")
+    if canonicalize_name(pin.name) in INSTALLED_BY_COG:
+        raise Refusal(f"{show(text)}: Cog installs {pin.name} itself and removes this line", "leave it out")
+    return str(pin)
 
 
 def parse_pin(text: str, *, example: str) -> Requirement:

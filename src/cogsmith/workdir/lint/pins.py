@@ -9,11 +9,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from cogsmith.config.rules import exact_version
+from cogsmith.config.rules import INSTALLED_BY_COG, exact_version
 from cogsmith.errors import Problem
 from cogsmith.workdir.lint import cog_yaml
-
-_INSTALLED_BY_COG = ("cog", "coglet")
 
 
 def check(folder: Path) -> Iterator[Problem]:
@@ -39,7 +37,7 @@ def _fault(text: str, seen: Counter[str]) -> tuple[str, str] | None:
         return "not a package with a version: options, paths and links are not accepted", "write NAME==VERSION"
     name = canonicalize_name(requirement.name)
     seen[name] += 1
-    if name in _INSTALLED_BY_COG:
+    if name in INSTALLED_BY_COG:
         return f"{name} is installed by Cog, which removes this line", "pin it with build.sdk_version in cog.yaml"
     if requirement.url or requirement.marker:
         return f"{name} has a link or a marker", "write NAME==VERSION and nothing else"
