@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.measure import Measurement
 from rich.table import Table
 
 from cogsmith import config
@@ -17,6 +18,9 @@ from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import shown
 from cogsmith.workdir.build import Built, build, preview
 from cogsmith.workdir.plan import Plan
+
+# Wider than any table.
+_UNBOUNDED = 10_000
 
 
 def command(
@@ -54,6 +58,8 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             _millions(plan.resolved.parameters),
             _memory(plan),
         )
+    # As wide as it is, like every other line: in a pipe, rich would squeeze it into 80 columns and cut the names.
+    table.width = Measurement.get(out, out.options.update_width(_UNBOUNDED), table).maximum
     out.print(table)
     for plan in plans:
         for change in plan.changes:
