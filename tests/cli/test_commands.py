@@ -26,6 +26,16 @@ def test_every_problem_is_listed_with_its_line_and_nothing_is_written(project):
     assert not (project.root / "cogsmith.lock").exists()
 
 
+def test_weights_that_cannot_be_had_come_together_with_their_lines(project):
+    (project.root / "empty").mkdir()
+    project.write("config.toml", '[models.a]\nsource = "./empty"\n\n[models.b]\nsource = "./empty"\n')
+    result = project.run("build")
+    assert result.returncode == 1
+    assert "line 1: models.a: " in result.stderr
+    assert "line 4: models.b: " in result.stderr
+    assert not (project.root / "work").exists()
+
+
 def test_a_build_says_what_it_made_and_a_second_one_that_nothing_changed(project):
     first, second = project.run("build"), project.run("build", "tiny")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr
@@ -49,6 +59,12 @@ def test_a_plan_for_people_names_the_model_and_the_changes(project):
     result = project.run("build", "--plan")
     assert "tiny" in result.stdout
     assert "push is missing" in result.stdout
+
+
+def test_a_plan_never_cuts_a_name(project):
+    name = "meta-llama-3.1-70b-instruct--4bit--with-a-long-name"
+    project.write("config.toml", f'[models."{name}"]\nsource = "./checkpoint"\n')
+    assert project.run("build", "--plan").stdout.splitlines()[1].startswith(f"{name} ")
 
 
 def test_an_unknown_model_is_answered_with_the_nearest(project):
@@ -102,21 +118,24 @@ def test_check_reports_the_configs_problems_too(project):
 
 
 def test_a_dry_push_checks_and_pushes_nothing(project):
+    project.write("config.toml", 'dest_prefix = "r8.im/me/"\n[models.tiny]\nsource = "./checkpoint"\n')
     assert project.run("build").returncode == 0
     result = project.run("push", "tiny", "--dry-run", "--no-cache")
     assert result.returncode == 0
     assert "would run ./push --no-cache" in result.stdout
 
 
-def test_push_refuses_the_placeholder(project):
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_push_finds_that_there_is_nowhere_to_push(project, arguments):
     """The config names no account, so the image has nowhere to go."""
     assert project.run("build").returncode == 0
     project.write("bin/cog", "#!/bin/sh\nexit 0\n")
     (project.root / "bin/cog").chmod(0o755)
     project.environment["PATH"] = f"{project.root}/bin:{project.environment['PATH']}"
-    result = project.run("push", "tiny")
+    result = project.run("push", "tiny", *arguments)
     assert result.returncode == 1
-    assert "YOURACCOUNT" in result.stderr
+    assert "work/tiny has no destination" in result.stderr
+    assert "dest_prefix" in result.stderr
 
 
 def test_the_light_path_never_imports_torch(project):

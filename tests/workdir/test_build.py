@@ -109,7 +109,8 @@ def test_all_errors_are_collected_before_anything_is_written(workshop):
     workshop.add("bad-2", line=9).error = "no such revision"
     with pytest.raises(ProblemsError) as caught:
         workshop.build()
-    assert [(problem.where, problem.line) for problem in caught.value.problems] == [("bad-1", 7), ("bad-2", 9)]
+    found = [(problem.where, problem.line) for problem in caught.value.problems]
+    assert found == [("models.bad-1", 7), ("models.bad-2", 9)]
     assert "the repository is gated" in str(caught.value)
     assert not (workshop.root / "work").exists()
 

@@ -9,8 +9,9 @@ import typer
 
 from cogsmith.cli import folders
 from cogsmith.cli.console import out
-from cogsmith.errors import WorkdirError
+from cogsmith.errors import UserError, WorkdirError
 from cogsmith.workdir import lint
+from cogsmith.workdir.render import PLACEHOLDER_PREFIX
 
 
 def command(
@@ -22,6 +23,11 @@ def command(
     folder = folders.find(name)
     if problems := lint.check(folder):
         raise WorkdirError(folders.shown(folder), problems)
+    if PLACEHOLDER_PREFIX in (folder / "push").read_text(encoding="utf-8"):
+        raise UserError(
+            f"{folders.shown(folder)} has no destination",
+            fix='set dest_prefix in config.toml, such as "r8.im/acme/", and build again',
+        )
     if dry_run:
         out.print(f"{folders.shown(folder)}: ok, would run ./push {' '.join(context.args)}".rstrip(), markup=False)
         return

@@ -123,7 +123,9 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
     if len(errors) == 1:
         raise errors[0][1]
     if errors:
-        problems = [Problem(error.message, error.fix, model.name, model.line or None) for model, error in errors]
+        problems = [
+            Problem(error.message, error.fix, f"models.{model.name}", model.line or None) for model, error in errors
+        ]
         raise ProblemsError(project.path.name, problems)
     return found
 
