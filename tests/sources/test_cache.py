@@ -14,7 +14,7 @@ import pytest
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import SourceFile
-from cogsmith.sources.cache import atomic_folder, cache_root
+from cogsmith.sources.cache import atomic_folder, cache_root, write_atomically
 from cogsmith.sources.hashing import checked_sha256, sha256_file
 
 from .checkpoints import Watcher
@@ -77,6 +77,18 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path):
     with atomic_folder(tmp_path / "target"), atomic_folder(tmp_path / "target"):
         pass
     assert sorted(os.listdir(tmp_path)) == [other_host.name, "target"]
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path: Path):
+    code = (
+        "import os, sys, pathlib; from cogsmith.sources.cache import write_atomically\n"
+        "pathlib.Path.replace = lambda *_: os._exit(9)\n"
+        "write_atomically(pathlib.Path(sys.argv[1]), b'half')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "target")], check=False).returncode == 9
+    assert len(os.listdir(tmp_path)) == 1
+    write_atomically(tmp_path / "target", b"whole")
+    assert os.listdir(tmp_path) == ["target"]
 
 
 def old_file(path: Path, content: bytes, mtime_ns: int = LONG_AGO) -> Path:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -44,8 +44,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file at `path`, in place of one that is there: a reader sees the old or the new one. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    """Put a file at `path`, in place of one that is there: a reader sees the old or the new one.
+
+    Temporaries that a killed process left are removed first. Raises OSError.
+    """
+    _remove_stale(path)
+    partial = path.with_name(f"{_prefix(path)}{os.getpid()}")
     try:
         partial.write_bytes(content)
         partial.replace(path)
@@ -72,7 +76,15 @@ def _remove_stale(target: Path) -> None:
         if path.name.startswith(prefix):
             owner = path.name.removeprefix(prefix).partition(".")[0]
             if owner.isdecimal() and not _is_alive(int(owner)):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _is_alive(pid: int) -> bool:
