@@ -117,6 +117,16 @@ def test_check_reports_the_configs_problems_too(project):
     assert "line 2" in result.stdout
 
 
+def test_check_looks_beside_the_config_that_is_named(project):
+    assert project.run("build").returncode == 0
+    project.root /= "checkpoint"
+    assert project.run("check", "tiny", "--config", "../config.toml").returncode == 0
+    (project.root / "../work/tiny/push").unlink()
+    result = project.run("check", "--config", "../config.toml")
+    assert result.returncode == 1
+    assert "push: missing" in result.stdout
+
+
 def test_a_dry_push_checks_and_pushes_nothing(project):
     project.write("config.toml", 'dest_prefix = "r8.im/me/"\n[models.tiny]\nsource = "./checkpoint"\n')
     assert project.run("build").returncode == 0

@@ -305,3 +305,11 @@ def test_binary_rubbish_is_no_crash(copy: Path, file: str):
 
 def test_an_empty_folder_is_a_list_of_problems_and_no_crash(tmp_path: Path):
     assert {problem.where for problem in lint.check(tmp_path)} == {"cog.yaml", "model.json", "push", "checkpoints"}
+
+
+def test_code_that_is_gone(copy: Path):
+    shutil.rmtree(copy / "cogsmith/lmtp")
+    (copy / "cogsmith/manifest.py").unlink()
+    (problem,) = lint.check(copy)
+    assert problem.where in ("cogsmith/manifest.py", "cogsmith/lmtp/__init__.py")
+    assert "missing, and " in problem.message

@@ -24,7 +24,8 @@ def command(
     if not names:
         found += _report(str(config_file), _config_problems(config_file))
         _report_tools()
-    for folder in map(folders.find, names or folders.rendered()):
+    root = config_file.parent
+    for folder in [folders.find(name, root) for name in names or folders.rendered(root)]:
         found += _report(folders.shown(folder), lint.check(folder))
     if found:
         raise typer.Exit(1)

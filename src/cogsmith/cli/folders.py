@@ -9,21 +9,24 @@ from cogsmith.config.model import WORK
 from cogsmith.errors import UserError
 
 
-def find(name: str) -> Path:
-    """Return the work directory called `name`, or the folder at that path. Raises UserError with what there is."""
-    for folder in (Path(WORK) / name, Path(name)):
+def find(name: str, root: Path = Path()) -> Path:
+    """Return the work directory of the project at `root` called `name`, or the folder at that path.
+
+    Raises UserError with what there is.
+    """
+    for folder in (root / WORK / name, Path(name)):
         if (folder / "cog.yaml").is_file():
             return folder.absolute()
-    built = rendered()
+    built = rendered(root)
     nearest = difflib.get_close_matches(name, built, n=1)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     there = f"work/ holds {', '.join(built)}" if built else "work/ holds none; run ./build"
     raise UserError(f"there is no work directory {name!r}", fix=f"{hint}{there}")
 
 
-def rendered() -> list[str]:
-    """Names of all work directories under `work/`."""
-    return sorted(path.parent.name for path in Path(WORK).glob("[!.]*/cog.yaml"))
+def rendered(root: Path = Path()) -> list[str]:
+    """Names of all work directories under `work/` of the project at `root`."""
+    return sorted(path.parent.name for path in (root / WORK).glob("[!.]*/cog.yaml"))
 
 
 def shown(folder: Path) -> str:

@@ -57,7 +57,7 @@ def render(model: Model, resolved_uri: str, project: Project) -> dict[str, Rende
         FILE_NAME: RenderedFile(_manifest(model, resolved_uri).to_json()),
         schema.FILE_NAME: RenderedFile(schema.to_json(schema.document(run, pins.sdk_version()))),
     }
-    return dict(sorted((files | dict(_travelling_code())).items()))
+    return dict(sorted((files | dict(travelling_code())).items()))
 
 
 def digest(files: Mapping[str, RenderedFile]) -> str:
@@ -102,7 +102,7 @@ def _manifest(model: Model, resolved_uri: str) -> Manifest:
     )
 
 
-def _travelling_code() -> Iterator[tuple[str, RenderedFile]]:
+def travelling_code() -> Iterator[tuple[str, RenderedFile]]:
     """Yield the part of this package that runs in the container."""
     modules = [_PACKAGE / name for name in _TRAVELLING_MODULES]
     for package in _TRAVELLING_PACKAGES:

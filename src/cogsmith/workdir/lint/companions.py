@@ -1,4 +1,4 @@
-"""The files beside code and weights: model.json and push."""
+"""The files beside the weights: model.json, push and the code that travels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 
+import cogsmith
 from cogsmith import manifest
 from cogsmith.errors import Problem
-from cogsmith.workdir.places import stays_inside
+from cogsmith.workdir.places import readable_manifest, stays_inside
+from cogsmith.workdir.render import travelling_code
 
 
 def check(folder: Path) -> Iterator[Problem]:
-    """Yield the problems of model.json and push."""
+    """Yield the problems of model.json, push and the code that travels."""
     try:
         checkpoint = manifest.read(folder).checkpoint
         if not stays_inside(checkpoint):
@@ -23,8 +25,21 @@ def check(folder: Path) -> Iterator[Problem]:
         yield Problem("missing", "build this folder again", manifest.FILE_NAME)
     except msgspec.DecodeError as error:
         yield Problem(str(error), "build this folder again", manifest.FILE_NAME)
+    yield from _missing_code(folder)
     push = folder / "push"
     if not push.is_file():
         yield Problem("missing", "build this folder again", "push")
     elif not os.access(push, os.X_OK):
         yield Problem("not executable", "chmod +x push", "push")
+
+
+def _missing_code(folder: Path) -> Iterator[Problem]:
+    """Yield a problem where part of the code that runs in the container is gone."""
+    settings = readable_manifest(folder)
+    if settings is None or settings.cogsmith != cogsmith.__version__:
+        # Another version's code may lie in other files.
+        return
+    missing = sorted(path for path, _ in travelling_code() if not (folder / path).is_file())
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        yield Problem(f"missing{more}", "build this folder again", missing[0])
