@@ -286,17 +286,6 @@ def test_patterns_that_keep_all_that_is_needed(copy: Path, lines: str):
     assert lint.check(copy) == []
 
 
-def test_pickles_with_consent(copy: Path):
-    write("checkpoints/pytorch_model.bin", b"x")(copy)
-    (copy / "checkpoints/model.safetensors").unlink()
-    assert lint.check(copy)
-    content = json.loads((copy / "model.json").read_text())
-    (copy / "model.json").write_text(json.dumps(content | {"allow_pickle": True}))
-    assert lint.check(copy) == []
-    (copy / "checkpoints/pytorch_model.bin").unlink()
-    assert [problem.message for problem in lint.check(copy)] == ["holds no weights"]
-
-
 @pytest.mark.parametrize("file", ["cog.yaml", "predict.py", "requirements.txt", "model.json", ".dockerignore", INDEX])
 def test_binary_rubbish_is_no_crash(copy: Path, file: str):
     write(file, b"\x00\xff\xfe{[: @")(copy)
@@ -305,11 +294,3 @@ def test_binary_rubbish_is_no_crash(copy: Path, file: str):
 
 def test_an_empty_folder_is_a_list_of_problems_and_no_crash(tmp_path: Path):
     assert {problem.where for problem in lint.check(tmp_path)} == {"cog.yaml", "model.json", "push", "checkpoints"}
-
-
-def test_code_that_is_gone(copy: Path):
-    shutil.rmtree(copy / "cogsmith/lmtp")
-    (copy / "cogsmith/manifest.py").unlink()
-    (problem,) = lint.check(copy)
-    assert problem.where in ("cogsmith/manifest.py", "cogsmith/lmtp/__init__.py")
-    assert "missing, and " in problem.message
