@@ -7,7 +7,8 @@
     │   ├── ConversionError       weights that could not be turned into a checkpoint folder
     │   ├── WorkdirError          a work directory that breaks Cog's or our rules
     │   ├── LockDrift             `--frozen`, and the build would differ from the lock
-    │   ├── MissingExtra          a package is needed that is not installed
+    │   ├── MissingExtra          an optional extra is needed and not installed
+    │   ├── MissingPackages       a work directory needs packages that are not installed
     │   └── ServeError            the Cog server did not start or did not answer
     ├── ProtocolError             the peer broke LMTP
     ├── RequestError              an operation the engine refuses; ends its own stream only
@@ -95,6 +96,14 @@ class MissingExtra(UserError):
     def __init__(self, extra: str, why: str) -> None:
         super().__init__(f"{why} needs packages that are not installed", fix=f'pip install "cogsmith[{extra}]"')
         self.extra = extra
+
+
+class MissingPackages(UserError):
+    """Packages that a work directory names are not installed. `requirements` are as pip takes them."""
+
+    def __init__(self, requirements: Sequence[str], why: str) -> None:
+        super().__init__(f"{why} needs packages that are not installed", fix=f"pip install {' '.join(requirements)}")
+        self.requirements = tuple(requirements)
 
 
 class ServeError(UserError):

@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Operations in one batch."""
     max_batch_bytes: int = 16 * 2**20
     """Bytes of one batch's JSON text."""
-    timeout_seconds: float = 600.0
+    timeout_seconds: float = 300.0
     """Longest life of one prediction; its streams then end."""
 
 

@@ -110,6 +110,16 @@ def test_check_passes_a_fresh_build_and_names_what_was_broken(project):
     assert "fix:" in broken.stdout
 
 
+def test_check_can_build_a_broken_folder_again(project):
+    assert project.run("build").returncode == 0
+    project.write("work/tiny/requirements.txt", "torch\n")
+    fixed = project.run("check", "--fix")
+    assert fixed.returncode == 0, fixed.stderr
+    assert "requirements.txt" in fixed.stdout
+    assert fixed.stdout.rstrip().endswith("work/tiny: ok")
+    assert "torch==" in (project.root / "work/tiny/requirements.txt").read_text()
+
+
 def test_check_reports_the_configs_problems_too(project):
     project.write("config.toml", "[models.tiny]\nsource = 3\n")
     result = project.run("check")

@@ -15,7 +15,7 @@ CONFIG = """
 [models.tiny]
 source = "./checkpoint"
 cog.gpu = false
-limits.timeout_seconds = 4
+limits.timeout_seconds = {seconds}
 limits.max_batch_size = 8
 cog.concurrency = {concurrency}
 """
@@ -30,12 +30,12 @@ def byte_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=byte_level)
 
 
-def build_tiny(root, *, concurrency=16):
-    """Build a work directory under `root`; return the model and the folder."""
+def build_tiny(root, *, concurrency=16, seconds=120):
+    """Build a work directory under `root`, with `seconds` for each prediction; return the model and the folder."""
     model = tiny_llama(vocab_size=256, max_position_embeddings=8192)
     model.save_pretrained(root / "checkpoint")
     byte_tokenizer().save_pretrained(root / "checkpoint")
-    (root / "config.toml").write_text(CONFIG.format(concurrency=concurrency))
+    (root / "config.toml").write_text(CONFIG.format(concurrency=concurrency, seconds=seconds))
     (built,) = build(config.load(root / "config.toml"), reporter=Silent(), cache=root / "cache")
     return model, built.folder
 
@@ -50,5 +50,21 @@ def tiny(tmp_path_factory):
 def served(tiny):
     """The plain model and the URL of the Cog server that serves it."""
     model, folder = tiny
+    with cog_process.running(folder) as server:
+        yield model, server.url
+
+
+@pytest.fixture(scope="session")
+def served_briefly(tmp_path_factory):
+    """The URL of a server that ends each prediction after two seconds."""
+    _, folder = build_tiny(tmp_path_factory.mktemp("brief"), seconds=2)
+    with cog_process.running(folder) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def served_singly(tmp_path_factory):
+    """The plain model and the URL of a server with the conservative predictor: one prediction at a time."""
+    model, folder = build_tiny(tmp_path_factory.mktemp("single"), concurrency=1)
     with cog_process.running(folder) as server:
         yield model, server.url

@@ -34,12 +34,6 @@ def payloads(url, inputs):
     return [json.loads(line.split(" ", 1)[1]) for line in text.splitlines()]
 
 
-def busy(url):
-    """How many predictions run: what is left of a cancelled one shows here."""
-    status = httpx2.get(f"{url}/health-check").json()["status"]
-    return status != "READY"
-
-
 def test_tokens_and_logprobs_are_those_of_the_plain_model(served):
     model, url = served
     items = payloads(url, batch(generate(max_tokens=12, top_logprobs=3)))
@@ -60,23 +54,18 @@ def test_tokens_stream_while_they_are_made(served):
 
 
 def test_predictions_overlap(served):
-    """Eight long predictions at once take nothing like eight times one."""
+    """Eight at once: every one has begun before any has ended."""
     _, url = served
 
-    def timed(count):
-        threads = [
-            threading.Thread(target=payloads, args=(url, batch(generate(prompt=(i + 1, 2), max_tokens=150))))
-            for i in range(count)
+    def first_and_last(first):
+        times = [
+            time.monotonic() for _ in Prediction(url, batch(generate(prompt=(first, 2), max_tokens=1500))).chunks()
         ]
-        started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return time.monotonic() - started
+        return times[0], times[-1]
 
-    timed(1)
-    assert timed(8) < 5 * timed(1)
+    with ThreadPoolExecutor(8) as pool:
+        spans = list(pool.map(first_and_last, range(1, 9)))
+    assert max(first for first, _ in spans) < min(last for _, last in spans)
 
 
 def test_more_predictions_than_slots_all_finish_with_the_right_tokens(served):
@@ -98,55 +87,44 @@ def test_more_predictions_than_slots_all_finish_with_the_right_tokens(served):
         assert tokens == plain[1:-1].argmax(-1).tolist()
 
 
-def wait_until_idle(url, seconds):
-    """Wait until a probe prediction is alone on the engine: it then decodes at full speed and health is READY."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not busy(url):
-            return
+def cancel(client, url, id_):
+    """Cancel until it is gone: Cog loses a cancel that overtakes its own prediction's start."""
+    while client.post(f"{url}/predictions/{id_}/cancel").status_code != 404:
         time.sleep(0.02)
-    raise AssertionError("a prediction still runs")
 
 
-def fill_all_slots(url, count):
-    """Start `count` endless predictions by id; return the ids."""
+def take_all_slots_and_free_them(url, count):
+    """Start `count` endless predictions, all at once, then cancel them. Fails if a slot is not free for long.
+
+    What nobody cancelled would hold its slot for much longer: 8000 tokens.
+    """
     ids = [f"long-{time.monotonic_ns()}-{i}" for i in range(count)]
-    for id_ in ids:
-        while (
-            httpx2.put(
-                f"{url}/predictions/{id_}",
-                json={"input": batch(generate(max_tokens=8000))},
-                headers=ASYNC,
-            ).status_code
-            == 409
-        ):
-            time.sleep(0.02)
-    return ids
+    inputs = {"input": batch(generate(max_tokens=8000))}
+    deadline = time.monotonic() + 10
+    with httpx2.Client() as client:
+        for id_ in ids:
+            while client.put(f"{url}/predictions/{id_}", json=inputs, headers=ASYNC).status_code == 409:
+                assert time.monotonic() < deadline, "a slot is not free"
+                time.sleep(0.02)
+        assert client.get(f"{url}/health-check").json()["status"] == "BUSY"
+        for id_ in ids:
+            cancel(client, url, id_)
 
 
-def test_cogs_cancel_frees_the_slot_at_once(served):
-    """All slots are taken (health BUSY); a cancel, not the four-second deadline, must free one."""
+def test_cogs_cancel_frees_every_slot(served):
     _, url = served
-    ids = fill_all_slots(url, 16)
-    assert busy(url)
-    started = time.monotonic()
-    for id_ in ids:
-        assert httpx2.post(f"{url}/predictions/{id_}/cancel").status_code == 200
-    wait_until_idle(url, 2)
+    for _ in range(3):
+        take_all_slots_and_free_them(url, 16)
     assert len(payloads(url, batch(generate(max_tokens=3)))) == 3
-    assert time.monotonic() - started < 3
 
 
 def test_a_dropped_connection_frees_the_slot(served):
     _, url = served
-    started = time.monotonic()
-    for _ in range(32):
+    for _ in range(16):
         chunks = Prediction(url, batch(generate(max_tokens=8000))).chunks()
         next(chunks)
         chunks.close()
-    wait_until_idle(url, 2)
-    # Had each run to its deadline, sixteen at a time, this would take eight seconds.
-    assert time.monotonic() - started < 6
+    take_all_slots_and_free_them(url, 16)
 
 
 def test_cancels_and_disconnects_under_load_disturb_nobody(served):
@@ -174,11 +152,11 @@ def test_cancels_and_disconnects_under_load_disturb_nobody(served):
             thread.join()
 
 
-def test_the_deadline_ends_a_prediction_without_a_finish_reason(served):
-    _, url = served
+def test_the_deadline_ends_a_prediction_without_a_finish_reason(served_briefly):
     started = time.monotonic()
-    items = payloads(url, batch(generate(max_tokens=8000)))
-    assert 3.5 < time.monotonic() - started < 8
+    items = payloads(served_briefly, batch(generate(max_tokens=8000)))
+    assert time.monotonic() - started >= 2
+    assert 4 < len(items) < 8000
     assert all(item["finish_reason"] is None for item in items)
 
 
@@ -205,10 +183,9 @@ def test_a_person_gets_text(served):
     assert prediction.metrics["output_token_count"] == 10
 
 
-def test_a_person_is_told_of_the_deadline(served):
-    _, url = served
-    with pytest.raises(ServeError, match="has had its 4 seconds"):
-        list(Prediction(url, {"prompt": "Hello", "max_tokens": 8000}).chunks())
+def test_a_person_is_told_of_the_deadline(served_briefly):
+    with pytest.raises(ServeError, match="has had its 2 seconds"):
+        list(Prediction(served_briefly, {"prompt": "Hello", "max_tokens": 8000}).chunks())
 
 
 def test_inputs_are_checked_before_anything_runs(served):
@@ -265,16 +242,14 @@ def test_nothing_outlives_a_killed_parent(tiny):
         time.sleep(0.1)
 
 
-def test_a_cancel_that_came_too_early_can_be_repeated(served):
-    """Cog loses a cancel that overtakes its own prediction's start; the next one finds it."""
-    _, url = served
-    inputs = {"input": batch(generate(max_tokens=8000))}
-    with httpx2.Client() as client:
-        started = time.monotonic()
-        for i in range(32):
-            id_ = f"hasty-{started}-{i}"
-            while client.put(f"{url}/predictions/{id_}", json=inputs, headers=ASYNC).status_code == 409:
-                time.sleep(0.01)
-            while client.post(f"{url}/predictions/{id_}/cancel").status_code != 404:
-                time.sleep(0.01)
-        assert time.monotonic() - started < 4
+def test_the_conservative_predictor_streams_and_is_cancelled(served_singly):
+    """With `cog.concurrency = 1` the plain synchronous form is rendered."""
+    model, url = served_singly
+    items = payloads(url, batch(generate(max_tokens=12)))
+    plain = plain_logprobs(model, [1, 2, 3, *(item["token"] for item in items)])
+    assert [item["token"] for item in items] == plain[2:-1].argmax(-1).tolist()
+    for _ in range(3):
+        chunks = Prediction(url, batch(generate(max_tokens=8000))).chunks()
+        next(chunks)
+        chunks.close()
+        take_all_slots_and_free_them(url, 1)

@@ -54,9 +54,21 @@ def test_each_prediction_has_a_hook_of_its_own(loop):
 
 
 def test_a_coroutine_that_still_waits_is_cancelled_as_ever(loop):
-    future = asyncio.run_coroutine_threadsafe(asyncio.sleep(60), loop)
+    started, ended = threading.Event(), []
+
+    async def wait():
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    future = asyncio.run_coroutine_threadsafe(wait(), loop)
+    assert started.wait(5)
     assert future.cancel()
-    assert future.cancelled()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(5)
+    assert ended == ["cancelled"]
 
 
 def test_results_and_exceptions_pass_through(loop):

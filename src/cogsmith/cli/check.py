@@ -10,14 +10,17 @@ import typer
 
 from cogsmith import config
 from cogsmith.cli import folders
-from cogsmith.cli.console import out
+from cogsmith.cli.console import ConsoleReporter, out
+from cogsmith.cli.extras import with_extras
 from cogsmith.errors import Problem, UserError
 from cogsmith.workdir import lint
+from cogsmith.workdir.build import build
 
 
 def command(
     names: Annotated[list[str] | None, typer.Argument(help="Work directories to check; all, if none is named.")] = None,
     config_file: Annotated[Path, typer.Option("--config", help="The config file.")] = Path("config.toml"),
+    fix: Annotated[bool, typer.Option("--fix", help="Build work directories that have problems again.")] = False,
 ) -> None:
     """Check the config, this machine and rendered work directories; name each problem and its remedy."""
     found = 0
@@ -26,9 +29,19 @@ def command(
         _report_tools()
     root = config_file.parent
     for folder in [folders.find(name, root) for name in names or folders.rendered(root)]:
-        found += _report(folders.shown(folder), lint.check(folder))
+        problems = lint.check(folder)
+        found += _report(folders.shown(folder), problems)
+        if problems and fix:
+            found -= len(problems) - _report(folders.shown(folder), _build_again(config_file, folder))
     if found:
         raise typer.Exit(1)
+
+
+def _build_again(config_file: Path, folder: Path) -> list[Problem]:
+    """Render the folder from the config once more; return what is wrong with it then."""
+    project = config.load(config_file)
+    with_extras(lambda: build(project, [folder.name], reporter=ConsoleReporter()))
+    return lint.check(folder)
 
 
 def _config_problems(path: Path) -> list[Problem]:

@@ -1,6 +1,6 @@
 """Packages that only some work needs: asked for when it comes to that, installed into the project's own environment.
 
-`./build` makes `.venv` and marks it as its own. There a missing extra is installed at once; in an environment that
+`./build` makes `.venv` and marks it as its own. There what is missing is installed at once; in an environment that
 the user keeps, it stays an error that says what to install.
 """
 
@@ -10,14 +10,14 @@ import importlib
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from packaging.requirements import Requirement
 
 from cogsmith.cli.console import err
-from cogsmith.errors import MissingExtra, UserError
+from cogsmith.errors import MissingExtra, MissingPackages, UserError
 
 _T = TypeVar("_T")
 
@@ -25,16 +25,17 @@ MARKER = ".made-by-cogsmith"
 
 
 def with_extras(work: Callable[[], _T]) -> _T:
-    """Do `work`; where it needs an extra and the environment is ours, install that and begin again."""
+    """Do `work`; where it needs more packages and the environment is ours, install them and begin again."""
     installed: set[str] = set()
     while True:
         try:
             return work()
-        except MissingExtra as missing:
-            if missing.extra in installed or not (Path(sys.prefix) / MARKER).exists():
+        except (MissingExtra, MissingPackages) as missing:
+            requirements = missing.requirements if isinstance(missing, MissingPackages) else pinned(missing.extra)
+            if installed.issuperset(requirements) or not (Path(sys.prefix) / MARKER).exists():
                 raise
-            _install(missing.extra)
-            installed.add(missing.extra)
+            _install(requirements)
+            installed.update(requirements)
 
 
 def pinned(extras: str) -> list[str]:
@@ -48,12 +49,11 @@ def pinned(extras: str) -> list[str]:
     ]
 
 
-def _install(extra: str) -> None:
-    requirements = pinned(extra)
+def _install(requirements: Sequence[str]) -> None:
     err.print(f"Installing once, into {sys.prefix}: {' '.join(requirements)}", markup=False)
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *requirements]
     if _run_showing_progress(command) != 0:
-        raise UserError(f"installing {extra} failed", fix="see pip's message above, then run the command again")
+        raise UserError("the installation failed", fix="see pip's message above, then run the command again")
     importlib.invalidate_caches()
 
 

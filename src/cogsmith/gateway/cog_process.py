@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import IO
 
@@ -25,12 +26,13 @@ import httpx2
 import yaml
 
 from cogsmith import manifest
-from cogsmith.errors import MissingExtra, ServeError
+from cogsmith.errors import MissingExtra, MissingPackages, ServeError
 
 _STARTING = ("STARTING", "UNKNOWN")
 _SERVING = ("READY", "BUSY")
 _LOG_TAIL_LINES = 15
 _STOP_SECONDS = 10.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # opened here: a forked child must not load anything
@@ -106,7 +108,7 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: boo
     """Start the work directory `folder` under Cog's own HTTP server. `port` 0 takes a free one.
 
     The server's log goes to stderr with `show_log`, else to a temporary file that error messages quote from. The server
-    dies with this process. Raises ServeError, MissingExtra.
+    dies with this process. Raises ServeError, MissingExtra, MissingPackages.
     """
     environment = _environment(folder)
     port = _check_port(host, port)
@@ -127,7 +129,7 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: boo
 
 @contextlib.contextmanager
 def running(folder: Path, *, seconds: float = 900.0) -> Iterator[CogProcess]:
-    """Start `folder`, wait until it is ready, and stop it at the end. Raises ServeError, MissingExtra."""
+    """Start `folder`, wait until it is ready, and stop it at the end. Raises what `start` raises."""
     server = start(folder)
     try:
         server.wait_until_ready(seconds)
@@ -137,13 +139,9 @@ def running(folder: Path, *, seconds: float = 900.0) -> Iterator[CogProcess]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    try:
-        import coglet  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingExtra("engine", "Running a model on this machine") from None
     if not (folder / "cog.yaml").is_file():
         raise ServeError(f"{folder} is not a work directory: it has no cog.yaml", fix="run ./build first")
+    _require_packages(folder)
     settings = yaml.safe_load((folder / "cog.yaml").read_text(encoding="utf-8"))
     stated = dict(line.split("=", 1) for line in settings.get("environment", []))
     # Cog starts its worker as plain "python"; and the work directory's own copy of the engine must win over ours.
@@ -157,6 +155,23 @@ def _environment(folder: Path) -> dict[str, str]:
         "COG_MAX_CONCURRENCY": str(manifest.read(folder).concurrency),
         "LOG_FORMAT": "console",
     }
+
+
+def _require_packages(folder: Path) -> None:
+    """Check that Cog's runtime and what the image would install are here. Raises MissingExtra, MissingPackages."""
+    if not _is_installed("coglet"):
+        raise MissingExtra("engine", "Running a model on this machine")
+    lines = (folder / "requirements.txt").read_text(encoding="utf-8").split()
+    if missing := [line for line in lines if not _is_installed(line.partition("==")[0])]:
+        raise MissingPackages(missing, f"Running {folder.name} on this machine")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package.partition("[")[0])
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _check_port(host: str, port: int) -> int:
@@ -182,4 +197,4 @@ def _die_with_parent() -> None:
 def _setup_log(health: Mapping[str, object]) -> str:
     setup = health.get("setup")
     logs = str(setup.get("logs", "")) if isinstance(setup, dict) else ""
-    return "".join(f"  | {re.sub(chr(27) + r'[[0-9;]*m', '', line)}\n" for line in logs.splitlines())
+    return "".join(f"  | {line}\n" for line in _COLOUR.sub("", logs).splitlines())
