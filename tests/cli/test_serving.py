@@ -33,7 +33,7 @@ def test_predict_prints_text_on_stdout_and_metrics_on_stderr(built):
     result = cogsmith(root, "predict", "tiny", "--prompt", "Hello", "--max-tokens", "5")
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
-    assert "output_token_count" in result.stderr
+    assert "5 tokens in, 5 out, the first after" in result.stderr
 
 
 def test_predict_takes_an_lmtp_batch_from_stdin(built):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogsmith import config, lmtp
-from cogsmith.cli.console import ConsoleReporter, err, out
+from cogsmith.cli.console import ConsoleReporter, out
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import shown
+from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import MissingExtra, ServeError, UserError
-from cogsmith.gateway import cog_process
 from cogsmith.workdir.build import build
 from cogsmith.workdir.render import templates_folder
 
@@ -35,23 +36,28 @@ def run_demo() -> None:
     out.print(f"{shown(folder)} is a complete Cog work directory.", markup=False)
     _headline("2. Start it under the real Cog runtime")
     started = time.monotonic()
-    with err.status("starting"), cog_process.running(folder) as server:
+    with served(folder) as server:
         out.print(f"ready on {server.url} after {time.monotonic() - started:.1f} s", markup=False)
         demo = _Demo(server.url, _tokenizer(folder))
         demo.generate_freely("Once upon a time, there was a", max_tokens=12)
         demo.generate_digits("World War II ended in the year ", max_tokens=4)
         demo.score("The opposite of hot is", (" cold", " warm", " blue"))
     _headline("What next")
-    out.print(_WHAT_NEXT.format(name=name), markup=False)
+    commands = _what_next(name)
+    width = max(map(len, commands))
+    for command, meaning in commands.items():
+        out.print(f"  {command:<{width}}  {meaning}", markup=False)
 
 
-_WHAT_NEXT = """\
-  cogsmith predict {name} --prompt "Once upon a time"    one prediction, no Docker
-  cogsmith serve {name}                                  the same server, until you stop it
-  cogsmith inspect {name}                                parameters, memory, layers
-  cp config.toml.example config.toml                           then list your own models and run ./build
-  work/{name}/push                                       sends it to your account (needs the cog tool and Docker)
-The commands are in .venv/bin."""
+def _what_next(name: str) -> dict[str, str]:
+    cogsmith = shown(Path(sys.executable).absolute().parent / "cogsmith")
+    return {
+        f'{cogsmith} predict {name} --prompt "Once upon a time"': "one prediction, no Docker",
+        f"{cogsmith} serve {name}": "the same server, until you stop it",
+        f"{cogsmith} inspect {name}": "parameters, memory, layers",
+        "cp config.toml.example config.toml": "then list your own models and run ./build",
+        f"work/{name}/push": "sends it to your account (needs the cog tool and Docker)",
+    }
 
 
 class _Demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,9 @@ import typer
 from cogsmith.cli import folders
 from cogsmith.cli.console import err
 from cogsmith.cli.extras import with_extras
+from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import UserError
-from cogsmith.gateway import cog_process
 
 
 def command(
@@ -48,9 +49,19 @@ def _read_inputs(path: Path) -> dict[str, Any]:
 
 
 def _predict(folder: Path, inputs: dict[str, Any]) -> None:
-    with err.status(f"starting {folder.name} under the Cog runtime"), cog_process.running(folder) as server:
+    with served(folder) as server:
         prediction = Prediction(server.url, inputs)
         for chunk in prediction.chunks():
             typer.echo(chunk, nl=False)
         typer.echo()
-    err.print(f"{prediction.metrics}", style="dim", markup=False)
+    err.print(_described(prediction.metrics), style="dim", markup=False)
+
+
+def _described(metrics: Mapping[str, Any]) -> str:
+    """Say what the server counted, for a person; a prediction of errors alone has no first token."""
+    first = metrics.get("time_to_first_token")
+    return (
+        f"{metrics.get('input_token_count', 0)} tokens in, {metrics.get('output_token_count', 0)} out"
+        + ("" if first is None else f", the first after {first:.2f} s")
+        + f", {metrics['predict_time']:.2f} s in all"
+    )
