@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import shown
 from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
-from cogsmith.errors import MissingExtra, ServeError, UserError
+from cogsmith.errors import MissingExtra, ServeError
 from cogsmith.workdir.build import build
 from cogsmith.workdir.render import templates_folder
 
@@ -133,11 +134,12 @@ class _Demo:
 
 
 def _example() -> Path:
-    """The commented example config: in a checkout, or beside the templates of an installed package."""
-    for folder in (Path.cwd(), templates_folder()):
-        if (folder / _EXAMPLE).is_file():
-            return folder / _EXAMPLE
-    raise UserError(f"{_EXAMPLE} is not here", fix="run ./build --demo in the project's folder")
+    """The commented example config in the current folder: the project's own, else the installed package's copy."""
+    example = Path(_EXAMPLE).absolute()
+    if not example.is_file():
+        # `work/` will lie beside it, so it must not be used where the package is installed.
+        shutil.copyfile(templates_folder() / _EXAMPLE, example)
+    return example
 
 
 def _require_engine() -> None:

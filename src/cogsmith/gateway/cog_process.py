@@ -145,16 +145,21 @@ def _environment(folder: Path) -> dict[str, str]:
     settings = yaml.safe_load((folder / "cog.yaml").read_text(encoding="utf-8"))
     stated = dict(line.split("=", 1) for line in settings.get("environment", []))
     # Cog starts its worker as plain "python"; and the work directory's own copy of the engine must win over ours.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    path = _before(Path(sys.executable).parent, os.environ.get("PATH"))
     return {
         **os.environ,
         **stated,
         "PATH": path,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": _before(folder, os.environ.get("PYTHONPATH")),
         "COG_PREDICT_TYPE_STUB": settings["run"],
         "COG_MAX_CONCURRENCY": str(manifest.read(folder).concurrency),
         "LOG_FORMAT": "console",
     }
+
+
+def _before(first: Path, rest: str | None) -> str:
+    """A search path that looks into `first` before the others."""
+    return os.pathsep.join([str(first), *([rest] if rest else [])])
 
 
 def _require_packages(folder: Path) -> None:

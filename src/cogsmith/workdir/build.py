@@ -183,7 +183,7 @@ def _place_weights(folder: Path, checkpoint: Checkpoint, reporter: Reporter) -> 
     _make_folder(folder, folder.parent)
     _require_space_to_copy(checkpoint.files, folder)
     ways: Counter[str] = Counter()
-    with reporter.task("placing weights", sum(file.size for file in checkpoint.files)) as task:
+    with reporter.task("Placing weights", sum(file.size for file in checkpoint.files)) as task:
         for file in checkpoint.files:
             target = folder / _inside(file.path)
             _make_folder(target.parent, folder)
