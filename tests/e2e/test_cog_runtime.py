@@ -1,6 +1,7 @@
 """The predictor under the real Cog runtime: streaming, concurrency, cancellation, deadlines, errors, health."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -253,3 +254,13 @@ def test_the_conservative_predictor_streams_and_is_cancelled(served_singly):
         next(chunks)
         chunks.close()
         take_all_slots_and_free_them(url, 1)
+
+
+def test_a_work_directory_runs_its_own_copy_of_the_engine(tiny, tmp_path):
+    """As in the image, where nothing else of this project is installed."""
+    folder = shutil.copytree(tiny[1], tmp_path / "copy")
+    info = folder / "cogsmith/predictor/info.py"
+    info.write_text(info.read_text().replace('"lmtp": "1.0"', '"lmtp": "this copy"'))
+    with cog_process.running(folder) as server:
+        (answer,) = payloads(server.url, batch(["MODEL_INFO", {"stream_id": 1}]))
+    assert answer["model_info"]["lmtp"] == "this copy"
