@@ -1,12 +1,13 @@
 """Tiny random models and a way to run requests to their end."""
 
+import contextlib
 import threading
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cogsmith.engine.loader import LoadedModel
-from cogsmith.engine.request import FailedEvent
+from cogsmith.engine.request import FailedEvent, GenerateRequest
 from cogsmith.engine.transformers_engine import TransformersEngine
 from cogsmith.manifest import Limits
 
@@ -78,6 +79,18 @@ def run(engine, *requests):
     for request, stream in zip(requests, streams, strict=True):
         engine.submit(request, stream)
     return [stream.result() for stream in streams]
+
+
+@contextlib.contextmanager
+def held(engine):
+    """Keep the engine's thread in a sink, so that all that is submitted meanwhile arrives for one step."""
+    entered, released = threading.Event(), threading.Event()
+    engine.submit(GenerateRequest((1,), 1), lambda events: (entered.set(), released.wait(60)))
+    assert entered.wait(60)
+    try:
+        yield
+    finally:
+        released.set()
 
 
 @torch.no_grad()

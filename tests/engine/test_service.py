@@ -9,7 +9,7 @@ import torch
 from cogsmith.engine.request import FailedEvent, GenerateRequest, ScoreRequest
 from cogsmith.errors import RequestError
 
-from .models import Stream, engine_over, run, tiny_llama
+from .models import Stream, engine_over, held, run, tiny_llama
 
 LONG = GenerateRequest((1, 2, 3), 120)
 
@@ -52,16 +52,16 @@ def test_a_limit_on_max_tokens_is_said_before_any_work(model):
 
 def test_a_full_queue_refuses_the_next_and_serves_the_others(engine):
     accepted, refusals = [], []
-    for _ in range(9):
-        stream = Stream()
-        try:
-            engine.submit(LONG, stream)
-            accepted.append(stream)
-        except RequestError as error:
-            refusals.append(error.message)
-    assert len(accepted) >= 3
-    assert refusals
-    assert all("queue is full" in message for message in refusals)
+    with held(engine):
+        for _ in range(9):
+            stream = Stream()
+            try:
+                engine.submit(LONG, stream)
+                accepted.append(stream)
+            except RequestError as error:
+                refusals.append(error.message)
+    assert len(accepted) == 3
+    assert refusals == ["the queue is full (3 operations wait)"] * 6
     for stream in accepted:
         assert len(stream.result()) == 120
 
@@ -101,22 +101,48 @@ def test_cancelling_twice_or_after_the_end_is_harmless(engine):
 def test_a_fault_in_a_step_ends_the_running_streams_and_the_engine_serves_on(model, engine):
     """A forward pass that raises, as out-of-memory does, in the middle of a generation."""
     streams = [Stream(), Stream()]
-    for stream in streams:
-        engine.submit(LONG, stream)
-    streams[1].wait_for(2)
 
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory")
 
+    def break_after_two(events):
+        streams[1](events)
+        if len(streams[1].events) == 2:
+            model.forward = broken
+
     original = model.forward
-    model.forward = broken
+    with held(engine):
+        engine.submit(LONG, streams[0])
+        engine.submit(LONG, break_after_two)
     try:
         for stream in streams:
             assert stream.result()[-1] == FailedEvent("the engine failed: RuntimeError: out of memory")
+            assert 2 <= len(stream.events) < 120
     finally:
         model.forward = original
     assert engine.healthy()
     assert len(run(engine, GenerateRequest((1, 2), 5))[0]) == 5
+
+
+def test_a_fault_in_freeing_a_cancelled_row_is_a_fault_of_that_step_only(engine, monkeypatch):
+    """A row that leaves has the others' cache copied, for which memory may be missing too."""
+
+    def broken(row):
+        raise RuntimeError("out of memory")
+
+    other, handles = Stream(), []
+
+    def cancel_after_two(events):
+        if len(other.events) == 2:
+            monkeypatch.setattr(engine._stepper._runner, "close_row", broken)
+            handles[0].cancel()
+
+    with held(engine):
+        engine.submit(LONG, other)
+        handles.append(engine.submit(LONG, cancel_after_two))
+    assert other.result()[-1] == FailedEvent("the engine failed: RuntimeError: out of memory")
+    assert len(run(engine, GenerateRequest((1, 2), 5))[0]) == 5
+    assert engine.healthy()
 
 
 def test_a_model_that_gives_nan_ends_the_stream_with_a_reason(model):
@@ -155,8 +181,9 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model):
     engine._stepper.scheduler.max_prompt_tokens = 4
     order = []
     long, short = Stream(), Stream()
-    engine.submit(GenerateRequest(tuple(range(110)), 1), lambda events: (order.append("long"), long(events)))
-    engine.submit(GenerateRequest((1, 2, 3), 3), lambda events: (order.append("short"), short(events)))
+    with held(engine):
+        engine.submit(GenerateRequest(tuple(range(110)), 1), lambda events: (order.append("long"), long(events)))
+        engine.submit(GenerateRequest((1, 2, 3), 3), lambda events: (order.append("short"), short(events)))
     long.result()
     assert order == ["short"] * 3 + ["long"]
     engine.close()
@@ -165,8 +192,15 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model):
 def test_closing_ends_every_stream_with_a_reason(model):
     engine = engine_over(model, max_batch_size=1)
     streams = [Stream() for _ in range(3)]
-    for stream in streams:
-        engine.submit(LONG, stream)
+
+    def stay_until_closing(events):
+        streams[0](events)
+        while not engine._closing:
+            time.sleep(0.001)
+
+    with held(engine):
+        for sink in (stay_until_closing, *streams[1:]):
+            engine.submit(LONG, sink)
     streams[0].wait_for(1)
     engine.close()
     for stream in streams:

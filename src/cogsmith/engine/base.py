@@ -47,7 +47,7 @@ class Engine(Protocol):
         """What this engine runs."""
 
     def submit(self, request: Request, sink: Sink) -> Handle:
-        """Queue a request. Raises RequestError at once for one that can never run."""
+        """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
 
     def healthy(self) -> bool:
         """Whether requests are still being served."""

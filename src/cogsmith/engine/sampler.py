@@ -55,8 +55,8 @@ def dense_bias(bias: Mapping[int, float], head_size: int) -> torch.Tensor | None
 def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size: int) -> list[Sampled]:
     """Draw the next token of each row.
 
-    `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE. Only ids below
-    `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained.
+    `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE; it may be overwritten.
+    Only ids below `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained.
     """
     requests = [_generate_request(sequence) for sequence in sequences]
     scores = logits.float()

@@ -40,8 +40,8 @@ class Chunk:
 class Scheduler:
     """Holds waiting and running sequences and deals out each step's tokens.
 
-    `max_rows` sequences run at once; a step carries one token of each that decodes and at most `max_prompt_tokens`,
-    4 at least, of the others.
+    `max_rows` sequences run at once; a step carries one token of each that decodes and at most `max_prompt_tokens` of
+    the others. With fewer than 4 of those, a prompt's half would be a single token, and it would never advance.
     """
 
     def __init__(self, max_rows: int, max_prompt_tokens: int) -> None:

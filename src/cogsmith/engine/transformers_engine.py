@@ -1,8 +1,8 @@
 """The default engine: continuous batching over any transformers causal language model.
 
 One thread does all torch work. Other threads hand it requests through an inbox; it answers through each request's
-sink. Between steps it takes in what has come and drops what was cancelled, so a newcomer waits one step at most, and
-a cancelled stream is gone within one. With nothing to do it sleeps.
+sink. Between steps it takes in what has come and drops what was cancelled, so a newcomer gets a free row after one
+step at most, and a cancelled stream is gone within one. With nothing to do it sleeps.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ class TransformersEngine:
 
     def _loop(self) -> None:
         while self._take_in():
-            self._drop_cancelled()
-            if not self._stepper.scheduler.idle:
-                self._step()
+            self._step()
         self._end_all()
 
     def _take_in(self) -> bool:
@@ -97,13 +95,12 @@ class TransformersEngine:
                 scheduler.add(sequence)
         return not self._closing
 
-    def _drop_cancelled(self) -> None:
-        for sequence in self._stepper.scheduler.cancelled():
-            self._stepper.drop(sequence)
-
     def _step(self) -> None:
         try:
-            self._stepper.step()
+            for sequence in self._stepper.scheduler.cancelled():
+                self._stepper.drop(sequence)
+            if not self._stepper.scheduler.idle:
+                self._stepper.step()
         except Exception as error:
             # Whatever went wrong, rows may be half-written: end these streams and keep serving the next ones.
             _log.exception("a step failed")
