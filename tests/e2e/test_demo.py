@@ -55,7 +55,9 @@ def truth(project, output):
 def test_the_free_generation_is_plain_greedy(output, truth):
     tokenizer, logits = truth
     ids = tokenizer.encode("Once upon a time, there was a")
-    for name, value in rows(output, 3):
+    generated = rows(output, 3)
+    assert len(generated) == 12
+    for name, value in generated:
         logprobs = torch.log_softmax(logits(ids), -1)
         token = logprobs.argmax().item()
         assert (name, value) == (tokenizer.decode([token]), pytest.approx(logprobs[token].item(), abs=2e-4))
