@@ -110,7 +110,9 @@ def load(folder: Path, model_args: Mapping[str, Any], *, name: str) -> LoadedMod
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     dtype = model_args.get("dtype") or model_args.get("torch_dtype") or _best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
-    arguments = {**defaults, **translate(model_args, dtype), "dtype": dtype, "local_files_only": True}
+    # bitsandbytes wants a dtype by name, where from_pretrained itself understands "auto".
+    quantized = translate(model_args, _best_dtype(config) if dtype == "auto" else dtype)
+    arguments = {**defaults, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
     model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
     return LoadedModel(name, model, _load_tokenizer(folder, trust=trust))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cogsmith.errors import RequestError
+from cogsmith.errors import UserError
 
 _SHORTHANDS = ("load_in_4bit", "load_in_8bit")
 
@@ -26,7 +26,7 @@ def translate(model_args: Mapping[str, Any], compute_dtype: str) -> dict[str, An
     if not asked:
         return rest
     if len(asked) == 2:
-        raise RequestError("load_in_4bit and load_in_8bit are both on", fix="choose one")
+        raise UserError("config.load_in_4bit and config.load_in_8bit are both true", fix="choose one")
     knobs = {key: rest.pop(key) for key in list(rest) if key.startswith(("bnb_4bit_", "llm_int8_"))}
     defaults = _four_bit_defaults(compute_dtype) if asked == ["load_in_4bit"] else {}
     quantization = {"quant_method": "bitsandbytes", asked[0]: True, **defaults, **knobs}
