@@ -80,11 +80,33 @@ def test_frozen_refuses_without_a_lock(project):
     assert not (project.root / "work" / "tiny").exists()
 
 
-@pytest.mark.parametrize("arguments", [["sing"], ["build", "--sing"], ["predict", "tiny"], ["serve"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sing"],
+        ["build", "--sing"],
+        ["build", "--demo", "tiny"],
+        ["build", "--demo", "--plan"],
+        ["build", "--plan", "--frozen"],
+        ["predict", "tiny"],
+        ["predict", "tiny", "--prompt", "x", "--json", "-"],
+        ["serve"],
+    ],
+)
 def test_wrong_usage_exits_with_2(project, arguments):
     result = project.run(*arguments)
     assert result.returncode == 2
     assert result.stdout == ""
+    assert not (project.root / "work").exists()
+
+
+@pytest.mark.parametrize(("text", "words"), [("[1]", "- holds a list"), ("{", "- cannot be read as JSON")])
+def test_predict_refuses_inputs_that_are_no_object(project, text, words):
+    assert project.run("build").returncode == 0
+    result = project.run("predict", "tiny", "--json", "-", input=text)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert 'write an object, such as {"prompt": "Hi"}' in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "inspect", "push", "check"])

@@ -59,6 +59,8 @@ def test_inspect_agrees_with_the_loaded_model(built):
     assert facts["n_params"] == sum(parameter.numel() for parameter in model.parameters())
     assert facts["footprint_bytes"] == model.get_memory_footprint()
     assert facts["layers"] == model.config.num_hidden_layers
+    assert "tree" not in facts
+    assert json.loads(cogsmith(root, "inspect", "tiny", "--json", "--tree").stdout)["tree"] == str(model)
     text = cogsmith(root, "inspect", "tiny", "--tree").stdout
     assert f"Memory footprint: {model.get_memory_footprint() / 1e6:,.1f} MB" in text
     assert str(model) in text

@@ -32,6 +32,10 @@ def command(
     demo: Annotated[bool, typer.Option("--demo", help="Build the example's first model and talk to it.")] = False,
 ) -> None:
     """Render a work directory per model, ready to push."""
+    if demo and (names or plan or frozen or as_json):
+        raise typer.BadParameter("--demo builds the example's first model, and takes no names and no other option")
+    if plan and frozen:
+        raise typer.BadParameter("--plan builds nothing, so there is nothing for --frozen to refuse; give one of them")
     if demo:
         run_demo()
         return

@@ -12,7 +12,7 @@ from cogsmith import config
 from cogsmith.cli import folders
 from cogsmith.cli.console import ConsoleReporter, out
 from cogsmith.cli.extras import with_extras
-from cogsmith.errors import Problem, UserError
+from cogsmith.errors import Problem, ProblemsError, UserError
 from cogsmith.workdir import lint
 from cogsmith.workdir.build import build
 
@@ -47,13 +47,15 @@ def _build_again(config_file: Path, folder: Path) -> list[Problem]:
 def _config_problems(path: Path) -> list[Problem]:
     try:
         config.load(path)
+    except ProblemsError as error:
+        return list(error.problems)
     except UserError as error:
-        return list(getattr(error, "problems", [Problem(error.message, error.fix)]))
+        return [Problem(error.message, error.fix)]
     return []
 
 
 def _report(subject: str, problems: list[Problem]) -> int:
-    out.print(f"{subject}: {'ok' if not problems else ''}", markup=False)
+    out.print(f"{subject}:" if problems else f"{subject}: ok", markup=False)
     for problem in problems:
         out.print(f"  {problem}", markup=False)
     return len(problems)

@@ -17,6 +17,7 @@ from cogsmith.cli.folders import shown
 from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import MissingExtra, ServeError
+from cogsmith.manifest import CHECKPOINT
 from cogsmith.workdir.build import build
 from cogsmith.workdir.render import templates_folder
 
@@ -153,7 +154,7 @@ def _require_engine() -> None:
 def _tokenizer(folder: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / "checkpoints" / "tokenizer.json"))
+    return Tokenizer.from_file(str(folder / CHECKPOINT / "tokenizer.json"))
 
 
 def _headline(text: str) -> None:

@@ -35,6 +35,7 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     facts = asdict(description)
     module_tree = facts.pop("tree")
     if as_json:
+        facts |= {"tree": module_tree} if tree else {}
         out.print_json(json.dumps({"name": settings.name, "source": settings.source, **facts}))
         return
     out.print(f"{settings.name}  from {settings.source}", markup=False)

@@ -17,7 +17,7 @@ from cogsmith.gateway import cog_process
 def command(
     name: Annotated[str, typer.Argument(help="A work directory: its name under work/, or its path.")],
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8080,
-    host: Annotated[str, typer.Option(help="The address to listen on, an IP.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve a work directory with Cog's own HTTP server, without Docker, until interrupted."""
     folder = folders.find(name)

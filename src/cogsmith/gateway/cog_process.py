@@ -98,7 +98,7 @@ class CogProcess:
 
     def _log_tail(self) -> str:
         if self._log is None:
-            return ""
+            return "  | its log is above"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
         return "\n".join(f"  | {line}" for line in lines[-_LOG_TAIL_LINES:])
@@ -187,7 +187,8 @@ def _check_port(host: str, port: int) -> int:
             probe.bind((host, port))
         except OSError as error:
             raise ServeError(
-                f"port {port} on {host} cannot be used: {error.strerror}", fix="choose another --port"
+                f"port {port} on {host} cannot be used: {error.strerror}",
+                fix="choose another --port, or an IPv4 address of this machine as --host",
             ) from error
         taken: int = probe.getsockname()[1]
         return taken
