@@ -31,11 +31,10 @@ class Project:
             [sys.executable, *arguments],
             cwd=self.root,
             env=self.environment,
-            capture_output=True,
             text=True,
             timeout=120,
             check=False,
-            **settings,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings},
         )
 
 

@@ -1,6 +1,7 @@
 """What a user sees: exit codes, messages, what goes to stdout and what to stderr."""
 
 import json
+import os
 
 import pytest
 
@@ -59,6 +60,21 @@ def test_a_plan_for_people_names_the_model_and_the_changes(project):
     result = project.run("build", "--plan")
     assert "tiny" in result.stdout
     assert "push is missing" in result.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error(project):
+    """As `cogsmith build --plan | head -0` would."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        result = project.run("build", "--plan", stdout=write)
+    finally:
+        os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_stands_between_colons_is_printed_as_it_is(project):
+    assert "no work directory 'a:key:b'" in project.run("inspect", "a:key:b").stderr
 
 
 def test_a_plan_never_cuts_a_name(project):

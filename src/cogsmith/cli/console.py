@@ -25,9 +25,19 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-out = Console(highlight=False, soft_wrap=True)
+
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """End well: the reader has gone, such as `head`, and what it did not want need not be written."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(0)
+
+
+# No emoji: rich would put them for words between colons, which occur in sources, paths and a model's text.
+out = _Results(highlight=False, soft_wrap=True, emoji=False)
 # Bound now: a library that is kept quiet by redirecting sys.stderr must not take our progress with it.
-err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+err = Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 class _LiveTask:
