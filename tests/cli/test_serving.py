@@ -46,6 +46,16 @@ def test_predict_takes_an_lmtp_batch_from_stdin(built):
     assert [payload["token"] for payload in payloads] == [3, 4]
 
 
+def test_predict_ends_well_when_its_reader_has_enough(built):
+    _, root = built
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cogsmith.cli.main", "predict", "tiny", "--prompt", "Hello"]
+    with open(write, "wb") as closed:
+        result = subprocess.run(command, cwd=root, stdout=closed, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_predict_says_why_a_prediction_failed(built):
     _, root = built
     result = cogsmith(root, "predict", "tiny", "--json", "-", input='{"messages": [{"role": "user", "content": "x"}]}')

@@ -42,10 +42,6 @@ def main() -> None:
     except CogsmithError as error:
         err.print(f"error: {error}", style="red", markup=False)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone, such as `head`; what it did not want need not be written.
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         err.print(
             f"error: {_described(error)}\n  fix: check the disk and the permissions there", style="red", markup=False

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cogsmith.cli import folders
-from cogsmith.cli.console import err
+from cogsmith.cli.console import err, out
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
@@ -51,9 +51,12 @@ def _read_inputs(path: Path) -> dict[str, Any]:
 def _predict(folder: Path, inputs: dict[str, Any]) -> None:
     with served(folder) as server:
         prediction = Prediction(server.url, inputs)
-        for chunk in prediction.chunks():
-            typer.echo(chunk, nl=False)
-        typer.echo()
+        try:
+            for chunk in prediction.chunks():
+                typer.echo(chunk, nl=False)
+            typer.echo()
+        except BrokenPipeError:
+            out.on_broken_pipe()
     err.print(_described(prediction.metrics), style="dim", markup=False)
 
 
