@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,16 +84,17 @@ def processes_of(group):
     return [int(pid) for pid, pgid, stat in rows if int(pgid) in group and not stat.startswith("Z")]
 
 
-def start_serving(root, port):
+def start_serving(root):
+    """The process and the URL of a server on a free port."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "cogsmith.cli.main", "serve", "tiny", "--port", str(port)],
+        [sys.executable, "-m", "cogsmith.cli.main", "serve", "tiny", "--port", "0"],
         cwd=root,
         stderr=subprocess.PIPE,
         text=True,
     )
     for line in server.stderr:
-        if "is ready on" in line:
-            return server
+        if found := re.search(r"is ready on (http://\S+);", line):
+            return server, found.group(1)
     raise AssertionError("the server did not get ready")
 
 
@@ -114,9 +116,9 @@ def wait_until_gone(group):
 
 def test_serve_answers_and_a_sigterm_ends_it_and_all_it_started(built):
     _, root = built
-    server = start_serving(root, 18471)
+    server, url = start_serving(root)
     group = cog_group(server)
-    answer = httpx2.post("http://127.0.0.1:18471/predictions", json={"input": {"prompt": "Hi"}}, timeout=30).json()
+    answer = httpx2.post(f"{url}/predictions", json={"input": {"prompt": "Hi"}}, timeout=30).json()
     assert answer["status"] == "succeeded"
     server.send_signal(signal.SIGTERM)
     server.stderr.read()
@@ -126,7 +128,7 @@ def test_serve_answers_and_a_sigterm_ends_it_and_all_it_started(built):
 
 def test_a_killed_serve_leaves_no_server_behind(built):
     _, root = built
-    server = start_serving(root, 18472)
+    server, _ = start_serving(root)
     group = cog_group(server)
     assert processes_of(group)
     os.kill(server.pid, signal.SIGKILL)
@@ -136,11 +138,12 @@ def test_a_killed_serve_leaves_no_server_behind(built):
 
 def test_a_taken_port_is_said_before_the_model_loads(built):
     _, root = built
-    server = start_serving(root, 18473)
+    server, url = start_serving(root)
+    port = url.rpartition(":")[2]
     try:
-        result = cogsmith(root, "serve", "tiny", "--port", "18473")
+        result = cogsmith(root, "serve", "tiny", "--port", port)
         assert result.returncode == 1
-        assert "port 18473" in result.stderr
+        assert f"port {port}" in result.stderr
     finally:
         server.terminate()
         server.stderr.read()

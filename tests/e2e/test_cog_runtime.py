@@ -195,6 +195,8 @@ def test_inputs_are_checked_before_anything_runs(served):
         list(Prediction(url, {"prompt": "Hello", "max_tokens": 0}).chunks())
     with pytest.raises(ServeError, match="neither prompt nor messages nor ops_batch_json"):
         list(Prediction(url, {}).chunks())
+    with pytest.raises(ServeError, match="ops_batch_json is given together with a prompt"):
+        list(Prediction(url, {"prompt": "Hello", **batch(generate())}).chunks())
 
 
 def test_a_synchronous_post_gets_the_whole_answer(served):
