@@ -14,7 +14,7 @@ PACKAGE = Path(cogsmith.__file__).parent
 GROUND = {"errors", "manifest", "__version__"}
 MAY_IMPORT = {
     "errors": set(),
-    "manifest": set(),
+    "manifest": {"errors"},
     "lmtp": {"errors", "manifest"},
     "engine": {"errors", "manifest", "lmtp"},
     "predictor": {"errors", "manifest", "lmtp", "engine"},

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from cogsmith.errors import UserError
+
 FILE_NAME = "model.json"
 CHECKPOINT = "checkpoints"
 """The folder of the weights, where nothing else is said."""
@@ -61,5 +63,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def read(folder: Path) -> Manifest:
-    """Read `model.json` in a work directory. Raises OSError or msgspec.ValidationError."""
-    return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=Manifest)
+    """Read `model.json` in a work directory. Raises UserError where there is none that this version can read."""
+    try:
+        return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise UserError(f"{folder / FILE_NAME} is missing", fix="build this folder again") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{folder / FILE_NAME} cannot be read: {error}", fix="build this folder again") from error

@@ -49,9 +49,9 @@ def test_tokens_and_logprobs_are_those_of_the_plain_model(served):
 def test_tokens_stream_while_they_are_made(served):
     _, url = served
     started = time.monotonic()
-    times = [time.monotonic() - started for _ in Prediction(url, batch(generate(max_tokens=400))).chunks()]
+    times = [time.monotonic() - started for _ in Prediction(url, batch(generate(max_tokens=2000))).chunks()]
     assert len(times) > 100
-    assert times[0] < times[-1] / 4
+    assert times[0] < times[-1] / 2
 
 
 def test_predictions_overlap(served):

@@ -31,6 +31,15 @@ def test_every_package_that_the_image_would_have_and_this_machine_lacks_is_named
     assert "pip install no-such-package==1.0" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"), [("cog.yaml", "run: ["), ("cog.yaml", "build: 1"), ("cog.yaml", "3"), ("model.json", "{")]
+)
+def test_a_folder_broken_by_hand_is_refused_with_the_reason(folder, file, text):
+    (folder / file).write_text(text)
+    with pytest.raises(ServeError, match=r"(?s)cannot be served: .*cogsmith check"):
+        cog_process.start(folder)
+
+
 def test_a_taken_port_is_refused(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -73,11 +74,12 @@ def test_recover_leaves_foreign_files_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def run_until_killed(target: Path, replace) -> None:
-    generation = 1
-    while True:
-        generation += 1
+def run_until_killed(target: Path, replace, first_swap: int) -> None:
+    """Replace `target` again and again; write a byte to the pipe `first_swap` once it was replaced."""
+    for generation in itertools.count(2):
         replace(make(swap.temporary_folder(target), generation), target)
+        if generation == 2:
+            os.write(first_swap, b".")
 
 
 @pytest.mark.parametrize(("replace", "may_be_aside"), [(swap.replace_folder, False), (swap.replace_in_two_steps, True)])
@@ -86,15 +88,19 @@ def test_kill_at_any_moment_leaves_one_whole_folder(tmp_path, replace, may_be_as
     target = make(tmp_path / "model", 1)
     seen = set()
     for _ in range(60):
+        swapped, first_swap = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                run_until_killed(target, replace)
+                run_until_killed(target, replace, first_swap)
             finally:
                 os._exit(1)
-        time.sleep(chance.uniform(0.0005, 0.008))
+        os.read(swapped, 1)
+        time.sleep(chance.uniform(0, 0.008))
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        os.close(swapped)
+        os.close(first_swap)
         if not may_be_aside:
             assert len(set(generations(target))) == 1
         swap.recover(tmp_path)

@@ -12,6 +12,7 @@ from cogsmith import config
 from cogsmith.cli import folders
 from cogsmith.cli.console import ConsoleReporter, out
 from cogsmith.cli.extras import with_extras
+from cogsmith.config.model import WORK
 from cogsmith.errors import Problem, ProblemsError, UserError
 from cogsmith.workdir import lint
 from cogsmith.workdir.build import build
@@ -31,7 +32,7 @@ def command(
     for folder in [folders.find(name, root) for name in names or folders.rendered(root)]:
         problems = lint.check(folder)
         found += _report(folders.shown(folder), problems)
-        if problems and fix:
+        if problems and fix and folder.parent == root.absolute() / WORK:
             found -= len(problems) - _report(folders.shown(folder), _build_again(config_file, folder))
     if found:
         raise typer.Exit(1)

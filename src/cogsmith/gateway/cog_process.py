@@ -1,8 +1,4 @@
-"""One Cog server's life on this machine: a work directory under the real Cog runtime, without Docker.
-
-`cog` reads its settings from cog.yaml when it builds an image and bakes them into the image's environment; the server
-itself never reads that file. So what the image would have is set here.
-"""
+"""One Cog server's life on this machine: a work directory under the real Cog runtime, without Docker."""
 
 from __future__ import annotations
 
@@ -18,15 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import IO
 
 import httpx2
-import yaml
 
-from cogsmith import manifest
-from cogsmith.errors import MissingExtra, MissingPackages, ServeError
+from cogsmith.errors import ServeError
+from cogsmith.gateway.environment import environment
 
 _STARTING = ("STARTING", "UNKNOWN")
 _SERVING = ("READY", "BUSY")
@@ -110,14 +104,14 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 0, show_log: boo
     The server's log goes to stderr with `show_log`, else to a temporary file that error messages quote from. The server
     dies with this process. Raises ServeError, MissingExtra, MissingPackages.
     """
-    environment = _environment(folder)
+    variables = environment(folder)
     port = _check_port(host, port)
     log = None if show_log else tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
     process = _spawner.submit(
         subprocess.Popen,
         [sys.executable, "-m", "cog.server.http", "--host", host],
         cwd=folder,
-        env={**environment, "PORT": str(port)},
+        env={**variables, "PORT": str(port)},
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr if log is None else log,
         stderr=subprocess.STDOUT,
@@ -136,47 +130,6 @@ def running(folder: Path, *, seconds: float = 900.0) -> Iterator[CogProcess]:
         yield server
     finally:
         server.stop()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    if not (folder / "cog.yaml").is_file():
-        raise ServeError(f"{folder} is not a work directory: it has no cog.yaml", fix="run ./build first")
-    _require_packages(folder)
-    settings = yaml.safe_load((folder / "cog.yaml").read_text(encoding="utf-8"))
-    stated = dict(line.split("=", 1) for line in settings.get("environment", []))
-    # Cog starts its worker as plain "python"; and the work directory's own copy of the engine must win over ours.
-    path = _before(Path(sys.executable).parent, os.environ.get("PATH"))
-    return {
-        **os.environ,
-        **stated,
-        "PATH": path,
-        "PYTHONPATH": _before(folder, os.environ.get("PYTHONPATH")),
-        "COG_PREDICT_TYPE_STUB": settings["run"],
-        "COG_MAX_CONCURRENCY": str(manifest.read(folder).concurrency),
-        "LOG_FORMAT": "console",
-    }
-
-
-def _before(first: Path, rest: str | None) -> str:
-    """A search path that looks into `first` before the others."""
-    return os.pathsep.join([str(first), *([rest] if rest else [])])
-
-
-def _require_packages(folder: Path) -> None:
-    """Check that Cog's runtime and what the image would install are here. Raises MissingExtra, MissingPackages."""
-    if not _is_installed("coglet"):
-        raise MissingExtra("engine", "Running a model on this machine")
-    lines = (folder / "requirements.txt").read_text(encoding="utf-8").split()
-    if missing := [line for line in lines if not _is_installed(line.partition("==")[0])]:
-        raise MissingPackages(missing, f"Running {folder.name} on this machine")
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        metadata.version(package.partition("[")[0])
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _check_port(host: str, port: int) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-import msgspec
-
 from cogsmith import manifest
+from cogsmith.errors import UserError
 
 
 def checkpoint_folder(folder: Path) -> Path:
@@ -20,7 +19,7 @@ def readable_manifest(folder: Path) -> manifest.Manifest | None:
     """Return what model.json says; None where there is none, or none that can be read."""
     try:
         return manifest.read(folder)
-    except (OSError, msgspec.DecodeError):
+    except UserError:
         return None
 
 

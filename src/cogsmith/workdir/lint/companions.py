@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 import cogsmith
 from cogsmith import manifest
-from cogsmith.errors import Problem
+from cogsmith.errors import Problem, UserError
 from cogsmith.workdir.places import readable_manifest, stays_inside
 from cogsmith.workdir.render import travelling_code
 
@@ -21,10 +19,9 @@ def check(folder: Path) -> Iterator[Problem]:
         checkpoint = manifest.read(folder).checkpoint
         if not stays_inside(checkpoint):
             yield Problem(f"checkpoint {checkpoint!r} is outside", f'write "{manifest.CHECKPOINT}"', manifest.FILE_NAME)
-    except OSError:
-        yield Problem("missing", "build this folder again", manifest.FILE_NAME)
-    except msgspec.DecodeError as error:
-        yield Problem(str(error), "build this folder again", manifest.FILE_NAME)
+    except UserError as error:
+        there = (folder / manifest.FILE_NAME).exists()
+        yield Problem(error.message if there else "missing", error.fix, manifest.FILE_NAME)
     yield from _missing_code(folder)
     push = folder / "push"
     if not push.is_file():
