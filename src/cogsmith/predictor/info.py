@@ -25,6 +25,7 @@ def model_info(info: EngineInfo) -> dict[str, Any]:
         "bos_id": info.bos_id,
         "parameters": info.parameters,
         "layers": info.layers,
+        "footprint_bytes": info.footprint_bytes,
         "dtype": info.dtype,
         "device": info.device,
         **info.details,
