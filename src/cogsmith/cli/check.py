@@ -30,10 +30,10 @@ def command(
         _report_tools()
     root = config_file.parent
     for folder in [folders.find(name, root) for name in names or folders.rendered(root)]:
-        problems = lint.check(folder)
-        found += _report(folders.shown(folder), problems)
-        if problems and fix and folder.parent == root.absolute() / WORK:
-            found -= len(problems) - _report(folders.shown(folder), _build_again(config_file, folder))
+        left = _report(folders.shown(folder), lint.check(folder))
+        if left and fix and folder.parent == root.absolute() / WORK:
+            left = _report(folders.shown(folder), _build_again(config_file, folder))
+        found += left
     if found:
         raise typer.Exit(1)
 

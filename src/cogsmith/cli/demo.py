@@ -16,6 +16,7 @@ from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import shown
 from cogsmith.cli.serving import served
 from cogsmith.client.cog_server import Prediction
+from cogsmith.config.model import EXAMPLE
 from cogsmith.errors import MissingExtra, ServeError
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.workdir.build import build
@@ -24,7 +25,6 @@ from cogsmith.workdir.render import templates_folder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_EXAMPLE = "config.toml.example"
 _ALLOWED = 100.0
 
 
@@ -57,7 +57,7 @@ def _what_next(name: str) -> dict[str, str]:
         f'{cogsmith} predict {name} --prompt "Once upon a time"': "one prediction, no Docker",
         f"{cogsmith} serve {name}": "the same server, until you stop it",
         f"{cogsmith} inspect {name}": "parameters, memory, layers",
-        "cp config.toml.example config.toml": "then list your own models and run ./build",
+        f"cp {EXAMPLE} config.toml": "then list your own models and run ./build",
         f"work/{name}/push": "sends it to your account (needs the cog tool and Docker)",
     }
 
@@ -136,10 +136,10 @@ class _Demo:
 
 def _example() -> Path:
     """The commented example config in the current folder: the project's own, else the installed package's copy."""
-    example = Path(_EXAMPLE).absolute()
+    example = Path(EXAMPLE).absolute()
     if not example.is_file():
         # `work/` will lie beside it, so it must not be used where the package is installed.
-        shutil.copyfile(templates_folder() / _EXAMPLE, example)
+        shutil.copyfile(templates_folder() / EXAMPLE, example)
     return example
 
 

@@ -9,14 +9,12 @@ import msgspec
 
 from cogsmith.config import uri
 from cogsmith.config.document import Document, Section, parse
-from cogsmith.config.model import CogSettings, Model, Project
+from cogsmith.config.model import EXAMPLE, CogSettings, Model, Project
 from cogsmith.config.raw import RawCog, RawConfig, RawModel
 from cogsmith.config.uri import SourceUri
 from cogsmith.config.validate import validate
 from cogsmith.errors import ConfigError, Problem
 from cogsmith.manifest import Limits
-
-EXAMPLE = "config.toml.example"
 
 
 def load(path: Path, *, allow_placeholder: bool = False) -> Project:
@@ -25,10 +23,11 @@ def load(path: Path, *, allow_placeholder: bool = False) -> Project:
     `allow_placeholder` lets the example's account name stand in `dest_prefix`; such a project cannot be pushed.
     """
     document = parse(_read(path), str(path))
-    if problems := validate(document, path.absolute().parent, allow_placeholder=allow_placeholder):
-        raise ConfigError(str(path), problems)
     # Without "..", like the local paths in it, so that the two can be compared.
-    return complete(document, Path(os.path.abspath(path)))
+    place = Path(os.path.abspath(path))
+    if problems := validate(document, place.parent, allow_placeholder=allow_placeholder):
+        raise ConfigError(str(path), problems)
+    return complete(document, place)
 
 
 def complete(document: Document, path: Path) -> Project:

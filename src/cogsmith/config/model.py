@@ -16,6 +16,9 @@ from cogsmith.manifest import Limits
 Precision = Literal["fp32", "fp16", "bf16"]
 Format = Literal["auto", "hf", "gguf"]
 
+EXAMPLE = "config.toml.example"
+"""The commented config to start from."""
+
 WORK = "work"
 """The folder of the work directories, beside config.toml."""
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cogsmith.config import consistency, findings, forbidden, rules, translate
 from cogsmith.config.document import Document
 from cogsmith.config.findings import Finding, Refusal, show
+from cogsmith.config.model import EXAMPLE
 from cogsmith.config.raw import RawConfig
 from cogsmith.errors import Problem
 
@@ -48,7 +49,7 @@ def _names(document: Document) -> Iterator[Finding]:
     if not isinstance(models, dict):
         return
     if not models:
-        yield Finding((), "no models", "add a [models.NAME] section; config.toml.example shows how")
+        yield Finding((), "no models", f"add a [models.NAME] section; {EXAMPLE} shows how")
     folded = Counter(name.lower() for name in models)
     for name in models:
         if name != name.lower() and folded[name.lower()] > 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cogsmith.engine.loader import asked_dtype, read_config, trusts_code
 from cogsmith.errors import UserError
 
 
@@ -33,13 +34,12 @@ def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
 
     The model is built on torch's meta device, which has shapes and no memory.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    trust = bool(model_args.get("trust_remote_code", False))
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    config = read_config(folder, model_args)
     dtype = _dtype(model_args, getattr(config, "dtype", None))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
     shape = config.get_text_config()
     return Description(
         architecture=type(model).__name__,
@@ -57,7 +57,7 @@ def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
 
 def _dtype(model_args: Mapping[str, Any], own: Any) -> torch.dtype:
     """Return the dtype that is asked for, else the checkpoint's `own`. Raises UserError for a name that is none."""
-    asked = model_args.get("dtype") or model_args.get("torch_dtype") or "auto"
+    asked = asked_dtype(model_args) or "auto"
     name = str(own or "float32") if asked == "auto" else str(asked)
     found = getattr(torch, name.removeprefix("torch."), None)
     if not (isinstance(found, torch.dtype) and found.is_floating_point):

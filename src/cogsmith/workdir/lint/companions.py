@@ -9,20 +9,21 @@ from pathlib import Path
 import cogsmith
 from cogsmith import manifest
 from cogsmith.errors import Problem, UserError
-from cogsmith.workdir.places import readable_manifest, stays_inside
+from cogsmith.manifest import Manifest
+from cogsmith.workdir.places import stays_inside
 from cogsmith.workdir.render import travelling_code
 
 
 def check(folder: Path) -> Iterator[Problem]:
     """Yield the problems of model.json, push and the code that travels."""
     try:
-        checkpoint = manifest.read(folder).checkpoint
-        if not stays_inside(checkpoint):
-            yield Problem(f"checkpoint {checkpoint!r} is outside", f'write "{manifest.CHECKPOINT}"', manifest.FILE_NAME)
+        settings = manifest.read(folder)
     except UserError as error:
         there = (folder / manifest.FILE_NAME).exists()
         yield Problem(error.message if there else "missing", error.fix, manifest.FILE_NAME)
-    yield from _missing_code(folder)
+    else:
+        yield from _checkpoint_outside(settings.checkpoint)
+        yield from _missing_code(folder, settings)
     push = folder / "push"
     if not push.is_file():
         yield Problem("missing", "build this folder again", "push")
@@ -30,10 +31,14 @@ def check(folder: Path) -> Iterator[Problem]:
         yield Problem("not executable", "chmod +x push", "push")
 
 
-def _missing_code(folder: Path) -> Iterator[Problem]:
+def _checkpoint_outside(path: str) -> Iterator[Problem]:
+    if not stays_inside(path):
+        yield Problem(f"checkpoint {path!r} is outside", f'write "{manifest.CHECKPOINT}"', manifest.FILE_NAME)
+
+
+def _missing_code(folder: Path, settings: Manifest) -> Iterator[Problem]:
     """Yield a problem where part of the code that runs in the container is gone."""
-    settings = readable_manifest(folder)
-    if settings is None or settings.cogsmith != cogsmith.__version__:
+    if settings.cogsmith != cogsmith.__version__:
         # Another version's code may lie in other files.
         return
     missing = sorted(path for path, _ in travelling_code() if not (folder / path).is_file())

@@ -17,8 +17,9 @@ def check(folder: Path) -> Iterator[Problem]:
     except UserError as error:
         yield Problem(error.message, error.fix, lock.FILE_NAME)
         return
+    weights = checkpoint_folder(folder)
     for file in entry.files if entry else ():
-        path = checkpoint_folder(folder) / file.path
+        path = weights / file.path
         where = path.relative_to(folder).as_posix()
         if not path.is_file():
             yield Problem("missing", "build this folder again", where)
