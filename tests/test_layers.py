@@ -11,18 +11,21 @@ import pytest
 import cogsmith
 
 PACKAGE = Path(cogsmith.__file__).parent
-GROUND = {"errors", "manifest", "__version__"}
+GROUND = {"errors", "manifest", "detokenize", "__version__"}
 MAY_IMPORT = {
     "errors": set(),
     "manifest": {"errors"},
+    "detokenize": {"errors"},
     "lmtp": {"errors", "manifest"},
     "engine": {"errors", "manifest", "lmtp"},
-    "predictor": {"errors", "manifest", "lmtp", "engine"},
+    "predictor": GROUND | {"lmtp", "engine"},
     "config": GROUND,
     "sources": GROUND | {"config"},
     "workdir": GROUND | {"config", "sources"},
-    "client": GROUND | {"lmtp"},
-    "gateway": GROUND | {"lmtp"},
+    # `local:` runs in the caller's process what a container runs.
+    "client": GROUND | {"lmtp", "engine", "predictor"},
+    # `serve HF_NAME` builds the folder that it serves.
+    "gateway": GROUND | {"lmtp", "config", "sources", "workdir"},
     # `inspect` builds the engine's model without its weights, on this machine.
     "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine"},
 }

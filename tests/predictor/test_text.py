@@ -9,7 +9,8 @@ from cogsmith.engine.request import Sampling
 from cogsmith.errors import RequestError
 from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
-from cogsmith.predictor.text import TextDecoder, TextInputs, encode, stream_text
+from cogsmith.detokenize import TextDecoder
+from cogsmith.predictor.text import TextInputs, encode, plain_decode, stream_text
 
 from ..engine.models import engine_over, tiny_llama
 
@@ -50,14 +51,14 @@ def text_of(engine, tokenizer, **inputs):
 
 @pytest.mark.parametrize("text", ["plain words", "naïve café", "日本語のテキスト", "a 👩‍👩‍👧 family", "\n\t x", ""])
 def test_pieces_are_whole_characters_and_join_to_the_text(tokenizer, text):
-    decoder = TextDecoder(tokenizer)
+    decoder = TextDecoder(plain_decode(tokenizer))
     pieces = [decoder.push(token) for token in tokenizer.encode(text)] + [decoder.flush()]
     assert "".join(pieces) == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
 def test_half_a_character_at_the_end_comes_out_as_a_replacement(tokenizer):
-    decoder = TextDecoder(tokenizer)
+    decoder = TextDecoder(plain_decode(tokenizer))
     pieces = [decoder.push(token) for token in tokenizer.encode("aé")[:-1]] + [decoder.flush()]
     assert "".join(pieces) == "a\N{REPLACEMENT CHARACTER}"
 

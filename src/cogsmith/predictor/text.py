@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from cogsmith.detokenize import Decode, TextDecoder
 from cogsmith.engine.base import Engine
 from cogsmith.engine.request import FailedEvent, GenerateRequest, Sampling
 from cogsmith.errors import RequestError
@@ -36,7 +37,7 @@ def stream_text(inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mai
     prompt = encode(inputs, tokenizer)
     handle = engine.submit(GenerateRequest(prompt, inputs.max_tokens, inputs.sampling, top_logprobs=0), mailbox.sink(0))
     meter.read(len(prompt))
-    decoder = TextDecoder(tokenizer)
+    decoder = TextDecoder(plain_decode(tokenizer))
     try:
         while True:
             for _, events in mailbox.take():
@@ -79,37 +80,11 @@ def _encode_messages(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tupl
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-class TextDecoder:
-    """Turns a stream of ids into a stream of text, holding back half a character until the rest has come.
+def plain_decode(tokenizer: Any) -> Decode:
+    """The tokenizer's `decode` without special tokens, text as it is."""
 
-    Only a short tail is decoded again for each token: what was already given out, as context for the tokenizer's
-    spacing, and what is still held back.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._context: list[int] = []
-        self._pending: list[int] = []
-
-    def push(self, token: int) -> str:
-        """Add a token; return the text that is now complete, possibly none."""
-        self._pending.append(token)
-        text = self._pending_text()
-        # A byte-level token may end inside a character; its decoded form then ends with the replacement character.
-        return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else self._give(text)
-
-    def flush(self) -> str:
-        """Return what was held back, whole or not."""
-        return self._give(self._pending_text())
-
-    def _pending_text(self) -> str:
-        before = self._decode(self._context)
-        return self._decode(self._context + self._pending)[len(before) :]
-
-    def _give(self, text: str) -> str:
-        self._context, self._pending = self._pending or self._context, []
+    def decode(ids: list[int]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+    return decode

@@ -1,0 +1,36 @@
+"""Stop strings, against plain search in the whole text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cogsmith.detokenize import StopStrings
+
+TEXT = st.text("ab\n", max_size=12)
+
+
+@given(st.lists(TEXT, max_size=8), st.lists(TEXT.filter(bool), max_size=3))
+def test_what_is_shown_is_the_text_before_the_first_stop(pieces, stops):
+    finder = StopStrings(stops)
+    shown = "".join(finder.push(piece) for piece in pieces) + finder.flush()
+    starts = [start for start in map("".join(pieces).find, stops) if start >= 0]
+    # A stop that is whole ends the text, even where a longer one begun earlier could still have come.
+    assert (finder.found is not None) == bool(starts)
+    if not starts:
+        assert shown == "".join(pieces)
+    else:
+        assert "".join(pieces).startswith(shown + finder.found)
+        assert not any(stop in shown for stop in stops)
+
+
+@pytest.mark.parametrize(("pieces", "shown"), [(["a#", "##b"], ["a", ""]), (["a#", "b"], ["a", "#b"]), (["###"], [""])])
+def test_a_begun_stop_is_held_back_until_it_is_decided(pieces, shown):
+    finder = StopStrings(["###"])
+    assert [finder.push(piece) for piece in pieces] == shown
+
+
+def test_a_stop_counts_only_once_it_is_armed():
+    finder = StopStrings(["\n"])
+    assert finder.push("a\nb", armed=False) == "a\nb"
+    assert finder.push("c\nd") == "c"
+    assert finder.found == "\n"
