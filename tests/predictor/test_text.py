@@ -5,11 +5,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from cogsmith.detokenize import TextDecoder
 from cogsmith.engine.request import Sampling
 from cogsmith.errors import RequestError
 from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
-from cogsmith.detokenize import TextDecoder
 from cogsmith.predictor.text import TextInputs, encode, plain_decode, stream_text
 
 from ..engine.models import engine_over, tiny_llama

@@ -35,7 +35,7 @@ from cogsmith.lmtp.messages import (
     TokenIds,
 )
 
-VERSION = "1.1"
+VERSION: Literal["1.1"] = "1.1"
 
 Version = Annotated[Literal["1.1"], Meta(description='"1.1"')]
 """What makes an operation one of 1.1."""
