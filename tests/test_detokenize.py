@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogsmith.detokenize import StopStrings
+from cogsmith.detokenize import StopStrings, TextDecoder
 
 TEXT = st.text("ab\n", max_size=12)
 
@@ -34,3 +34,13 @@ def test_a_stop_counts_only_once_it_is_armed():
     assert finder.push("a\nb", armed=False) == "a\nb"
     assert finder.push("c\nd") == "c"
     assert finder.found == "\n"
+
+
+def test_a_first_space_is_kept_where_the_tokenizer_drops_a_texts_first_one():
+    pieces = [" once", " upon", " a"]
+
+    def decode(ids):
+        return "".join(pieces[i] for i in ids).removeprefix(" ")
+
+    decoder = TextDecoder(decode, prompt=[0])
+    assert [decoder.push(1), decoder.push(2)] == [" upon", " a"]

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "manifest": {"errors"},
     "detokenize": {"errors"},
     "lmtp": {"errors", "manifest"},
-    "engine": {"errors", "manifest", "lmtp"},
+    "engine": {"errors", "manifest", "detokenize", "lmtp"},
     "predictor": GROUND | {"lmtp", "engine"},
     "config": GROUND,
     "sources": GROUND | {"config"},

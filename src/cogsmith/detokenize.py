@@ -1,28 +1,41 @@
 """From a stream of token ids to text that can be shown at once: whole characters, and nothing of a stop string.
 
-No I/O and no torch: a container uses this to end a stream, a caller to print one. It travels.
+And which vocabulary the ids are of. No I/O and no torch: a container uses this to end a stream, a caller to print
+one. It travels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_CONTEXT_IDS = 8
 
 Decode = Callable[[list[int]], str]
 """A tokenizer's `decode`: ids to text, special tokens left out."""
+
+Stop = str | tuple[int, ...]
+"""A text, or a sequence of token ids."""
+
+
+def fingerprint(vocabulary: Mapping[str, int]) -> str:
+    """Hash all (token, id) pairs: equal for vocabularies whose ids mean the same, whatever they are called."""
+    pairs = sorted(vocabulary.items(), key=lambda pair: (pair[1], pair[0]))
+    return "sha256:" + hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()
 
 
 class TextDecoder:
     """Turns a stream of ids into a stream of text, holding back half a character until the rest has come.
 
     Only a short tail is decoded again for each token: what was already given out, as context for the tokenizer's
-    spacing, and what is still held back.
+    spacing, and what is still held back. `prompt` is what the ids follow: some tokenizers drop a text's first space.
     """
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, prompt: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._context: list[int] = []
+        self._context = list(prompt[-_CONTEXT_IDS:])
         self._pending: list[int] = []
 
     def push(self, token: int) -> str:
@@ -61,8 +74,9 @@ class StopStrings:
         """
         if self.found is not None:
             return ""
+        num_held = len(self._held)
         text = self._held + text
-        start, self.found = self._first(text) if armed else (len(text), None)
+        start, self.found = self._first(text, num_held) if armed else (len(text), None)
         if self.found is not None:
             self._held = ""
             return text[:start]
@@ -75,12 +89,13 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
-    def _first(self, text: str) -> tuple[int, str | None]:
-        """Where the earliest stop string begins, and which; of several that begin there, the longest."""
-        found = [(text.index(stop), -len(stop), stop) for stop in self._stops if stop in text]
-        if not found:
-            return len(text), None
-        start, _, stop = min(found)
+    def _first(self, text: str, num_held: int) -> tuple[int, str | None]:
+        """Where the earliest stop string begins, and which; of several that begin there, the longest.
+
+        One that ended within the first `num_held` characters came too early to count.
+        """
+        starts = [(text.find(stop, max(0, num_held - len(stop) + 1)), -len(stop), stop) for stop in self._stops]
+        start, _, stop = min((found for found in starts if found[0] >= 0), default=(len(text), 0, None))
         return start, stop
 
     def _begun(self, text: str) -> int:
@@ -90,3 +105,29 @@ class StopStrings:
             if any(len(stop) > length and stop.startswith(text[-length:]) for stop in self._stops):
                 return length
         return 0
+
+
+class Stopping:
+    """Follows one continuation, from its first token. What ends within its first `min_tokens` tokens does not count.
+
+    Texts are looked for in whole characters, and special tokens have no text. `decode` may be None without texts;
+    `prompt` is what the continuation follows.
+    """
+
+    def __init__(
+        self, stops: Sequence[Stop], min_tokens: int, decode: Decode | None, prompt: Sequence[int] = ()
+    ) -> None:
+        self._sequences = [stop for stop in stops if not isinstance(stop, str)]
+        self._texts = StopStrings([stop for stop in stops if isinstance(stop, str)])
+        self._decoder = None if decode is None else TextDecoder(decode, prompt)
+        self._min_tokens = min_tokens
+        self._ids: list[int] = []
+
+    def push(self, token: int) -> Stop | None:
+        """Add a token; return the stop that it completes: the first such sequence, else text, None for none."""
+        self._ids.append(token)
+        armed = len(self._ids) > self._min_tokens
+        if self._decoder is not None:
+            self._texts.push(self._decoder.push(token), armed=armed)
+        completed = (stop for stop in self._sequences if tuple(self._ids[-len(stop) :]) == stop)
+        return next(completed, self._texts.found) if armed else None

@@ -6,6 +6,8 @@ pasted into code. This module travels into every work directory.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from cogsmith.errors import UserError
 FILE_NAME = "model.json"
 CHECKPOINT = "checkpoints"
 """The folder of the weights, where nothing else is said."""
+MODEL_ARGS = "COGSMITH_MODEL_ARGS"
+"""The environment variable whose value, a JSON object, is laid over `model_args` for one run of a server."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,3 +74,17 @@ def read(folder: Path) -> Manifest:
         raise UserError(f"{folder / FILE_NAME} is missing", fix="build this folder again") from None
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{folder / FILE_NAME} cannot be read: {error}", fix="build this folder again") from error
+
+
+def model_args(settings: Manifest, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the arguments for `from_pretrained`: the manifest's, with those of the environment laid over them.
+
+    Raises UserError where the environment's are no JSON object.
+    """
+    text = environ.get(MODEL_ARGS, "{}")
+    try:
+        return settings.model_args | msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UserError(
+            f"{MODEL_ARGS} is {text!r}: {error}", fix='set it to a JSON object, such as {"dtype": "float32"}'
+        ) from error

@@ -4,7 +4,8 @@ import contextlib
 import threading
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.request import FailedEvent, GenerateRequest
@@ -38,6 +39,15 @@ def tiny_llama(**changes):
         "eos_token_id": None,
     }
     return random_model(LlamaConfig(**{**settings, **changes}))
+
+
+def byte_tokenizer(**special):
+    """One token per byte, so that every character beyond ASCII is cut between tokens; and `special` tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    byte_level = Tokenizer(models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    byte_level.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=byte_level, **special)
 
 
 def engine_over(model, tokenizer=None, **limits):

@@ -11,8 +11,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from cogsmith.engine.request import GenerateRequest, Sampling
-from cogsmith.engine.sampler import dense_bias, sample, token_logprobs
+from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
+from cogsmith.engine.sampler import dense_bias, sample, score
 from cogsmith.engine.sequence import Sequence
 
 VOCAB = 50
@@ -212,9 +212,11 @@ def test_ids_beyond_the_tokenizer_are_never_drawn_or_listed_but_count_in_the_nor
     assert answer.logprob == pytest.approx(torch.log_softmax(scores[0], -1)[answer.token].item(), abs=1e-5)
 
 
-def test_token_logprobs_reads_one_value_per_row():
+def test_scoring_reads_one_value_per_row():
     scores = logits(3)
     expected = torch.log_softmax(scores, -1)
-    assert token_logprobs(scores, [4, 0, 49]) == pytest.approx(
+    answers = score(scores, [4, 0, 49], ScoreRequest((1,), (4, 0, 49)), VOCAB)
+    assert [answer.token for answer in answers] == [4, 0, 49]
+    assert [answer.logprob for answer in answers] == pytest.approx(
         [expected[0, 4].item(), expected[1, 0].item(), expected[2, 49].item()], abs=1e-6
     )

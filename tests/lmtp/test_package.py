@@ -26,7 +26,7 @@ def test_all_names_what_the_package_imports():
 
 
 def test_every_message_is_public():
-    messages = {kind.__name__ for side in (lmtp.Operation, lmtp.Reply) for kind in side.__args__}
+    messages = {kind.__name__ for side in (lmtp.AnyOperation, lmtp.AnyReply) for kind in side.__args__}
     assert messages <= set(lmtp.__all__)
 
 

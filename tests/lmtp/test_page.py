@@ -1,4 +1,4 @@
-"""The vectors of docs/2-protocol.md, run through the package."""
+"""The vectors of docs/protocol.md, run through the package."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cogsmith.detokenize import fingerprint
 from cogsmith.errors import ProtocolError
-from cogsmith.lmtp import encode_items, encode_line, parse_batch, parse_line
+from cogsmith.lmtp import Allow, bitset, encode_items, encode_line, pack_mask, parse_batch, parse_line
 
-PAGE = (Path(__file__).parents[2] / "docs" / "2-protocol.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 BLOCKS = re.findall(r"^```(\w+) ?(\w*)\n(.*?)\n```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 """Language, marking and text of each fenced block."""
 
@@ -23,26 +24,55 @@ def vectors(language, kind):
     return found
 
 
-def answered_batches():
-    """Each batch of the page with the lines that answer its failures."""
+def followed_batches(kind):
+    """Each batch of the page with the text of the block behind it, where that is of `kind`; else with none."""
     following = [*BLOCKS[1:], ("", "", "")]
     return [
-        (text, after[2].splitlines() if after[1] == "answers" else [])
-        for (_, kind, text), after in zip(BLOCKS, following, strict=True)
-        if kind == "batch"
+        (text, after[2] if after[1] == kind else "")
+        for (_, its_kind, text), after in zip(BLOCKS, following, strict=True)
+        if its_kind == "batch"
     ]
 
 
 def test_every_block_is_a_known_kind():
-    known = {("json", "batch"), ("json", "refused"), ("text", "line"), ("text", "answers"), ("text", "refused")}
+    known = {
+        *(("json", kind) for kind in ("batch", "means", "refused", "mask", "fingerprint")),
+        *(("text", kind) for kind in ("line", "answers", "refused")),
+    }
     assert {(language, kind) for language, kind, _ in BLOCKS} == known | {("python", "")}
 
 
-@pytest.mark.parametrize(("text", "answers"), answered_batches())
+@pytest.mark.parametrize(("text", "answers"), followed_batches("answers"))
 def test_batches_and_their_failures(text, answers):
     batch = parse_batch(text)
-    assert [encode_line(failure.reply) for failure in batch.failures] == [f"{line}\n" for line in answers]
-    assert len(batch.operations) == len(json.loads(text)) - len(answers)
+    assert "".join(encode_line(failure.reply) for failure in batch.failures).splitlines() == answers.splitlines()
+    failed = {int(position) for position in re.findall(r"\"error\": \"operation (\d+)", answers)}
+    sound = [
+        payload["stream_id"]
+        for position, (verb, payload) in enumerate(json.loads(text), start=1)
+        if verb != "DEFINE" and position not in failed
+    ]
+    assert [operation.stream_id for operation in batch.operations] == sound
+
+
+@pytest.mark.parametrize(("text", "means"), [pair for pair in followed_batches("means") if pair[1]])
+def test_batches_that_mean_the_same(text, means):
+    assert parse_batch(text).operations == parse_batch(means).operations
+
+
+@pytest.mark.parametrize("text", vectors("json", "mask"))
+def test_masks(text):
+    mask = json.loads(text)
+    members = sum(1 << i for i in mask["ids"]).to_bytes(8, "little")
+    assert bitset(Allow(ranges=tuple(map(tuple, mask["ranges"]))), 64) == members
+    assert bitset(Allow(bits=mask["bits"]), 64) == members
+    assert bitset(pack_mask(mask["ids"]), 64) == members
+
+
+@pytest.mark.parametrize("text", vectors("json", "fingerprint"))
+def test_fingerprints(text):
+    vector = json.loads(text)
+    assert fingerprint(vector["vocabulary"]) == vector["fingerprint"]
 
 
 @pytest.mark.parametrize("line", vectors("text", "line"))

@@ -52,3 +52,48 @@ def test_events_do_not_put_off_the_deadline():
     mailbox.sink(0)(EVENT)
     with pytest.raises(DeadlinePassed):
         mailbox.take()
+
+
+@pytest.mark.usefixtures("endless_waits")
+def test_a_streams_deadline_wakes_a_waiting_take_and_ends_that_stream_only():
+    mailbox = Mailbox(3600)
+    mailbox.set_deadline(4, 3000)
+    mailbox.set_deadline(7, 0.1)
+    started = time.monotonic()
+    ((stream, (event,)),) = mailbox.take()
+    assert (stream, event.reason) == (7, "deadline")
+    assert time.monotonic() - started >= 0.09
+
+
+@pytest.mark.usefixtures("endless_waits")
+def test_what_came_before_a_streams_deadline_is_taken_before_it():
+    mailbox = Mailbox(3600)
+    mailbox.set_deadline(1, 0.02)
+    time.sleep(0.03)
+    mailbox.sink(1)(EVENT)
+    mailbox.sink(2)(EVENT)
+    taken = mailbox.take()
+    assert taken[:2] == [(1, EVENT), (2, EVENT)]
+    assert [(stream, event.reason) for stream, (event,) in taken[2:]] == [(1, "deadline")]
+
+
+@pytest.mark.usefixtures("endless_waits")
+def test_the_predictions_own_deadline_comes_before_a_later_one_of_a_stream():
+    mailbox = Mailbox(0.05)
+    mailbox.set_deadline(1, 3000)
+    with pytest.raises(DeadlinePassed):
+        mailbox.take()
+
+
+@pytest.mark.usefixtures("endless_waits")
+def test_another_thread_ends_a_stream():
+    mailbox = Mailbox(3600)
+    threading.Timer(0.05, mailbox.cancel_stream, [3]).start()
+    ((stream, (event,)),) = mailbox.take()
+    assert (stream, event.reason) == (3, "cancelled")
+
+
+def test_elapsed_counts_from_the_start():
+    times = iter([100.0, 100.5, 103.25])
+    mailbox = Mailbox(10, clock=lambda: next(times))
+    assert [mailbox.elapsed(), mailbox.elapsed()] == [0.5, 3.25]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cogsmith.detokenize import TextDecoder
@@ -12,7 +11,7 @@ from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.text import TextInputs, encode, plain_decode, stream_text
 
-from ..engine.models import engine_over, tiny_llama
+from ..engine.models import byte_tokenizer, engine_over, tiny_llama
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -22,12 +21,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """One token per byte, so that every character beyond ASCII is cut between tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    byte_level = Tokenizer(models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
-    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    byte_level.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=byte_level, eos_token="<end>")
+    fast = byte_tokenizer(eos_token="<end>")
     fast.chat_template = TEMPLATE
     return fast
 

@@ -9,10 +9,14 @@ from cogsmith.engine.request import GenerateRequest, Request, ScoreRequest
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
+_MOST_LISTED = 2**18
+"""Alternatives that one SCORE may have listed in all: every token of the largest vocabularies, at one place."""
+
 
 def admit(request: Request, info: EngineInfo, limits: Limits) -> None:
     """Check that `request` can run. Raises RequestError with the value and the fix."""
     _check_ids(request.prompt, "prompt", info)
+    _check_ids(request.logprob_ids, "logprob_ids", info)
     if isinstance(request, ScoreRequest):
         _admit_score(request, info)
     else:
@@ -33,6 +37,20 @@ def _admit_generate(request: GenerateRequest, info: EngineInfo, limits: Limits) 
             f"max_tokens is {request.max_tokens}, and this server grants {limits.max_tokens}",
             fix=f"ask for {limits.max_tokens} at most",
         )
+    _check_possible(request, info)
+
+
+def _check_possible(request: GenerateRequest, info: EngineInfo) -> None:
+    if request.min_tokens > request.max_tokens:
+        raise RequestError(
+            f"min_tokens is {request.min_tokens}, more than max_tokens, {request.max_tokens}",
+            fix="ask for as many tokens at least",
+        )
+    if request.allow is not None and not _allows_any(request.allow, info.vocab_size):
+        raise RequestError(
+            f"allow holds no id of this model's vocabulary, whose ids are 0 to {info.vocab_size - 1}",
+            fix="use the tokenizer of this model",
+        )
 
 
 def _admit_score(request: ScoreRequest, info: EngineInfo) -> None:
@@ -45,6 +63,17 @@ def _admit_score(request: ScoreRequest, info: EngineInfo) -> None:
             f"prompt and scored have {total} tokens together, more than the context of {info.max_context}",
             fix="shorten the prompt",
         )
+    listed = min(request.top_logprobs, info.vocab_size) * len(request.scored)
+    if listed > _MOST_LISTED:
+        raise RequestError(
+            f"top_logprobs for {len(request.scored)} scored tokens makes {listed} entries, more than {_MOST_LISTED}",
+            fix="ask for fewer alternatives",
+        )
+
+
+def _allows_any(allow: bytes, vocab_size: int) -> bool:
+    """Tell whether a bitset holds an id below `vocab_size`."""
+    return int.from_bytes(allow, "little") & ((1 << vocab_size) - 1) != 0
 
 
 def _check_ids(ids: Sequence[int], field: str, info: EngineInfo) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cogsmith.detokenize import fingerprint
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.quantization import translate
 
@@ -91,7 +90,7 @@ class LoadedModel:
             details={
                 "architecture": type(self.model).__name__,
                 "runner": runner,
-                "tokenizer": tokenizer_fingerprint(self.tokenizer),
+                "tokenizer": None if self.tokenizer is None else fingerprint(self.tokenizer.get_vocab()),
                 "quantization": _quantization_name(self.model),
             },
         )
@@ -141,14 +140,6 @@ def limit_threads(environ: Mapping[str, str] = os.environ) -> None:
     """
     if "OMP_NUM_THREADS" not in environ:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), _cpu_quota())))
-
-
-def tokenizer_fingerprint(tokenizer: Any | None) -> str | None:
-    """Hash of all (token, id) pairs: equal for tokenizers whose ids mean the same, whatever they are called."""
-    if tokenizer is None:
-        return None
-    pairs = sorted(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
-    return "sha256:" + hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()
 
 
 def _best_dtype(config: Any) -> str:

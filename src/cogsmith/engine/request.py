@@ -33,7 +33,11 @@ class GenerateRequest:
     """Continue `prompt` by up to `max_tokens` tokens.
 
     `bias` is added to the logits (id → value); ids beyond the model's head are ignored. Each token comes with the
-    `top_logprobs` most likely alternatives; 0 gives the sampled one alone.
+    `top_logprobs` most likely alternatives (0 gives the sampled one alone), and with those of `logprob_ids`.
+
+    `allow` is a bitset of the only ids that may be drawn, that of id i being bit i % 8 of byte i // 8; it is hard: the
+    others have probability 0, and log-probabilities are normalised over those allowed. The first `min_tokens` tokens
+    are no end tokens, which are excluded in the same way, unless nothing else is allowed.
     """
 
     prompt: tuple[int, ...]
@@ -41,14 +45,22 @@ class GenerateRequest:
     sampling: Sampling = Sampling()
     bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int = 1
+    allow: bytes | None = None
+    min_tokens: int = 0
+    logprob_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Give the log-probability of each token of `scored`, given `prompt` and the scored tokens before it."""
+    """Give the log-probability of each token of `scored`, given `prompt` and the scored tokens before it.
+
+    Each comes with the `top_logprobs` most likely alternatives, none for 0, and with those of `logprob_ids`.
+    """
 
     prompt: tuple[int, ...]
     scored: tuple[int, ...]
+    top_logprobs: int = 0
+    logprob_ids: tuple[int, ...] = ()
 
 
 Request = GenerateRequest | ScoreRequest
@@ -56,12 +68,17 @@ Request = GenerateRequest | ScoreRequest
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One token of a stream. `top_logprobs` is None for a scored token. Nothing follows a `finish_reason`."""
+    """One token of a stream. Nothing follows a `finish_reason`.
+
+    `top_logprobs` is None for a scored token that was to have none, `logprobs` where no `logprob_ids` were asked for;
+    neither lists an id that a mask excludes.
+    """
 
     token: int
     logprob: float
     top_logprobs: dict[int, float] | None = None
     finish_reason: FinishReason | None = None
+    logprobs: dict[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,24 @@
-"""From logits to tokens: penalties, bias, log-probabilities, draws.
+"""From logits to tokens: penalties, bias, masks, log-probabilities, draws.
 
 Log-probabilities are `log_softmax(logits + bias)` in float32, after the penalties and before temperature, top_k and
-top_p: normalised, and the same at any temperature. Rows of one step may differ in everything.
+top_p: normalised over what a mask leaves, and the same at any temperature. Rows of one step may differ in everything.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cogsmith.engine.request import GenerateRequest, Sampling
+from cogsmith.engine.answer import Answer, Wanted, read_answers
+from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
 from cogsmith.engine.sequence import Sequence as TokenSequence
 
 _NUCLEUS_CANDIDATES = 1024
 
 # A client may send any finite double; beyond this, float32 arithmetic would turn into infinities and NaN.
 _LARGEST = 1e30
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A row's answer: the token, its log-probability and the most likely alternatives, likeliest first."""
-
-    token: int
-    logprob: float
-    top_logprobs: dict[int, float]
-
-    @property
-    def is_finite(self) -> bool:
-        """False where the model itself gave infinities or NaN."""
-        return math.isfinite(self.logprob) and all(map(math.isfinite, self.top_logprobs.values()))
 
 
 def dense_bias(bias: Mapping[int, float], head_size: int) -> torch.Tensor | None:
@@ -52,28 +37,30 @@ def dense_bias(bias: Mapping[int, float], head_size: int) -> torch.Tensor | None
     return torch.from_numpy(dense)
 
 
-def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size: int) -> list[Sampled]:
+def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size: int) -> list[Answer]:
     """Draw the next token of each row.
 
     `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE; it may be overwritten.
-    Only ids below `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained.
+    Only ids below `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained,
+    or what a mask leaves of it.
     """
     requests = [_generate_request(sequence) for sequence in sequences]
     scores = logits.float()
     for row, sequence in zip(scores, sequences, strict=True):
         _adjust(row, sequence)
     logprobs = torch.log_softmax(scores, dim=-1)
-    scores, logprobs = scores[:, :vocab_size], logprobs[:, :vocab_size]
-    tokens = _choose(scores, sequences, requests)
-    return _report(logprobs, tokens, [request.top_logprobs for request in requests])
+    tokens = _choose(scores[:, :vocab_size], sequences, requests)
+    wanted = [Wanted(request.top_logprobs, request.logprob_ids) for request in requests]
+    return read_answers(logprobs, tokens, wanted, vocab_size)
 
 
-def token_logprobs(logits: torch.Tensor, targets: Sequence[int]) -> list[float]:
-    """Return the log-probability of `targets[i]` under `logits[i]`, `[targets, head_size]`, in float32."""
+def score(logits: torch.Tensor, targets: Sequence[int], request: ScoreRequest, vocab_size: int) -> list[Answer]:
+    """Return what the model says of `targets[i]` under `logits[i]`, `[targets, head_size]`, as it is, in float32."""
     logprobs = torch.log_softmax(logits.float(), dim=-1)
-    index = torch.tensor(targets, device=logits.device)[:, None]
-    values: list[float] = logprobs.gather(-1, index)[:, 0].tolist()
-    return values
+    tokens = torch.tensor(targets, device=logits.device)
+    return read_answers(
+        logprobs, tokens, [Wanted(request.top_logprobs, request.logprob_ids)] * len(targets), vocab_size
+    )
 
 
 def _generate_request(sequence: TokenSequence) -> GenerateRequest:
@@ -83,7 +70,7 @@ def _generate_request(sequence: TokenSequence) -> GenerateRequest:
 
 
 def _adjust(scores: torch.Tensor, sequence: TokenSequence) -> None:
-    """Apply penalties, then bias, to one row in place."""
+    """Apply penalties, then bias, then masks, to one row in place."""
     sampling = _generate_request(sequence).sampling
     if sampling.repetition_penalty != 1.0:
         seen = torch.tensor(list(set(sequence.tokens)), device=scores.device)
@@ -97,6 +84,8 @@ def _adjust(scores: torch.Tensor, sequence: TokenSequence) -> None:
         sequence.bias = sequence.bias.to(scores.device)  # once; the next step finds it there
         scores += sequence.bias
     scores.clamp_(-_LARGEST, _LARGEST)
+    if sequence.banned is not None:
+        sequence.banned.apply(scores, sequence.num_generated)
 
 
 def _bounded(value: float) -> float:
@@ -157,20 +146,3 @@ def _invert(weights: torch.Tensor, uniform: float) -> torch.Tensor:
     target = cumulative[-1] * uniform
     index = torch.searchsorted(cumulative, target, right=True)
     return torch.minimum(index, weights.nonzero()[-1, 0])
-
-
-def _report(logprobs: torch.Tensor, tokens: torch.Tensor, top_counts: Sequence[int]) -> list[Sampled]:
-    """Bring the step's numbers to the host, at once, and cut each row's alternatives to what it asked."""
-    most = min(max(top_counts), logprobs.shape[-1])
-    top_values, top_ids = logprobs.topk(most, dim=-1)
-    values = torch.cat([logprobs.gather(-1, tokens[:, None]), top_values], dim=-1).cpu()
-    ids = torch.cat([tokens[:, None], top_ids], dim=-1).cpu()
-    answers = []
-    for row_ids, row_values, count in zip(ids, values, top_counts, strict=True):
-        # Cut before making Python objects: one row may ask for the whole vocabulary, the others must not pay for it.
-        token, *listed = row_ids[: count + 1].tolist()
-        logprob, *listed_values = row_values[: count + 1].tolist()
-        top = dict(zip(listed, listed_values, strict=True))
-        top.setdefault(token, logprob)
-        answers.append(Sampled(token, logprob, top))
-    return answers

@@ -27,14 +27,15 @@ class Sequence:
     """A request with its progress, and the `Handle` of it. Only the engine's thread touches it, but for `cancel`.
 
     `tokens` holds the prompt and what follows it; the first `num_computed` of them are in the KV cache. `row` is
-    the runner's name for that cache, None before the first chunk. `bias` is the request's mask in whatever form the
-    sampler wants it.
+    the runner's name for that cache, None before the first chunk. `bias` is the request's bias, and `banned` the ids
+    that it may not draw, in whatever form the sampler wants them.
     """
 
     request: Request
     sink: Sink
     tokens: list[int]
     bias: Any = None
+    banned: Any = None
     row: int | None = None
     num_computed: int = 0
     generated: Counter[int] = field(default_factory=Counter)
@@ -42,12 +43,17 @@ class Sequence:
     cancelled: bool = False
 
     @classmethod
-    def of(cls, request: Request, sink: Sink, bias: Any = None) -> Sequence:
+    def of(cls, request: Request, sink: Sink, bias: Any = None, banned: Any = None) -> Sequence:
         """Make the sequence of a request. A seed makes its draws repeatable and independent of batch mates."""
         if isinstance(request, ScoreRequest):
             return cls(request, sink, [*request.prompt, *request.scored])
         draws = random.Random(request.sampling.seed).random
-        return cls(request, sink, list(request.prompt), bias, random=draws)
+        return cls(request, sink, list(request.prompt), bias, banned, random=draws)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - len(self.request.prompt)
 
     @property
     def num_uncomputed(self) -> int:
@@ -78,8 +84,7 @@ class Sequence:
             raise TypeError("a scored sequence ends with its last token")
         if token in eos_ids:
             return "stop"
-        num_generated = len(self.tokens) - len(request.prompt)
-        if num_generated >= request.max_tokens or len(self.tokens) >= max_context:
+        if self.num_generated >= request.max_tokens or len(self.tokens) >= max_context:
             return "length"
         return None
 

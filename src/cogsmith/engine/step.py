@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
+from cogsmith.engine.answer import Answer
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import Event, FailedEvent, ScoreRequest, TokenEvent
 from cogsmith.engine.runner import RowChunk, Runner
-from cogsmith.engine.sampler import sample, token_logprobs
+from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.scheduler import Chunk, Scheduler
 from cogsmith.engine.sequence import Sequence as TokenSequence
 
@@ -60,8 +61,9 @@ class Stepper:
         parts = torch.split(logits, [chunk.num_wanted for chunk in chunks])
         sampled: list[tuple[TokenSequence, torch.Tensor]] = []
         for chunk, part in zip(chunks, parts, strict=True):
-            if isinstance(chunk.sequence.request, ScoreRequest):
-                self._score(chunk, part)
+            request = chunk.sequence.request
+            if isinstance(request, ScoreRequest):
+                self._score(chunk, request, part)
             elif len(part):
                 sampled.append((chunk.sequence, part))
         for chunk in chunks:
@@ -77,28 +79,34 @@ class Stepper:
                 continue
             sequence.append(answer.token)
             reason = sequence.finish_reason(answer.token, self._info.eos_ids, self._info.max_context)
-            self._emit(sequence, TokenEvent(answer.token, answer.logprob, answer.top_logprobs, reason))
+            event = TokenEvent(answer.token, answer.logprob, answer.top_logprobs, reason, answer.logprobs)
+            self._emit(sequence, event)
 
-    def _score(self, chunk: Chunk, logits: torch.Tensor) -> None:
+    def _score(self, chunk: Chunk, request: ScoreRequest, logits: torch.Tensor) -> None:
         sequence = chunk.sequence
         end = chunk.positions.stop
         targets = sequence.tokens[end - chunk.num_wanted + 1 : end + 1]
         if targets:
-            logprobs = token_logprobs(logits, targets)
+            answers = score(logits, targets, request, self._info.vocab_size)
             ends = end > sequence.last_position
-            events = scored_events(targets, logprobs, ends=ends) if all(map(math.isfinite, logprobs)) else [_NOT_FINITE]
-            self._emit(sequence, *events)
+            is_finite = all(answer.is_finite for answer in answers)
+            self._emit(sequence, *(scored_events(request, answers, ends=ends) if is_finite else [_NOT_FINITE]))
 
     def _emit(self, sequence: TokenSequence, *events: Event) -> None:
         if sequence.emit(*events):
             self.drop(sequence)
 
 
-def scored_events(tokens: Sequence[int], logprobs: Sequence[float], *, ends: bool) -> list[Event]:
+def scored_events(request: ScoreRequest, answers: Sequence[Answer], *, ends: bool) -> list[TokenEvent]:
     """Events of scored tokens; with `ends`, the last one finishes its stream."""
-    events: list[Event] = [TokenEvent(*scored) for scored in zip(tokens, logprobs, strict=True)]
+    events = [
+        TokenEvent(
+            answer.token, answer.logprob, answer.top_logprobs if request.top_logprobs else None, None, answer.logprobs
+        )
+        for answer in answers
+    ]
     if ends:
-        events[-1] = TokenEvent(tokens[-1], logprobs[-1], finish_reason="stop")
+        events[-1] = replace(events[-1], finish_reason="stop")
     return events
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cogsmith.engine.admission import admit
+from cogsmith.engine.answer import Answer
+from cogsmith.engine.banned import banned_ids
 from cogsmith.engine.base import Handle
 from cogsmith.engine.forward import Forward
 from cogsmith.engine.loader import LoadedModel
@@ -52,8 +54,11 @@ class TransformersEngine:
     def submit(self, request: Request, sink: Sink) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
         admit(request, self.info, self._limits)
-        bias = dense_bias(request.bias, self.info.head_size) if isinstance(request, GenerateRequest) else None
-        sequence = Sequence.of(request, sink, bias)
+        if isinstance(request, GenerateRequest):
+            bias = dense_bias(request.bias, self.info.head_size)
+            sequence = Sequence.of(request, sink, bias, banned_ids(request, self.info))
+        else:
+            sequence = Sequence.of(request, sink)
         with self._wake:
             self._check_open()
             self._inbox.append(sequence)
@@ -144,4 +149,6 @@ def _answers_without_model(sequence: Sequence) -> bool:
     request = sequence.request
     if not isinstance(request, ScoreRequest) or request.prompt:
         return False
-    return sequence.emit(*scored_events(request.scored[:1], [0.0], ends=len(request.scored) == 1))
+    first = request.scored[0]
+    answer = Answer(first, 0.0, {first: 0.0}, {} if request.logprob_ids else None)
+    return sequence.emit(*scored_events(request, [answer], ends=len(request.scored) == 1))

@@ -1,13 +1,32 @@
-"""LMTP, the Language Model Transport Protocol, version 1.0: messages, lines, batches.
+"""LMTP, the Language Model Transport Protocol, versions 1.0 and 1.1: messages, lines, batches.
 
 No I/O happens here, and nothing heavy is imported: both sides of the wire use this package. The protocol itself
-is described in docs/2-protocol.md.
+is described in docs/protocol.md.
 """
 
 from __future__ import annotations
 
-from cogsmith.lmtp.batch import DEFAULT_LIMITS, Batch, BatchLimits, Failure, parse_batch, serialize_batch
+from cogsmith.lmtp.batch import Batch, parse_batch, serialize_batch
+from cogsmith.lmtp.extended import (
+    Allow,
+    Cancel,
+    Cancelled,
+    End,
+    EndReason,
+    ExtendedFinishReason,
+    ExtendedGenerate,
+    ExtendedOperation,
+    ExtendedReply,
+    ExtendedScore,
+    ExtendedToken,
+    GetTokenizer,
+    Timing,
+    TokenizerFiles,
+    Usage,
+)
+from cogsmith.lmtp.limits import DEFAULT_LIMITS, BatchLimits
 from cogsmith.lmtp.lines import MAX_LINE, LineReader, encode_items, encode_line, parse_line
+from cogsmith.lmtp.masks import bitset, pack_mask
 from cogsmith.lmtp.messages import (
     FinishReason,
     Generate,
@@ -20,15 +39,31 @@ from cogsmith.lmtp.messages import (
     Token,
     TokenError,
 )
+from cogsmith.lmtp.operations import Failure
+from cogsmith.lmtp.versions import AnyOperation, AnyReply
 
 __all__ = [
     "DEFAULT_LIMITS",
     "MAX_LINE",
+    "Allow",
+    "AnyOperation",
+    "AnyReply",
     "Batch",
     "BatchLimits",
+    "Cancel",
+    "Cancelled",
+    "End",
+    "EndReason",
+    "ExtendedFinishReason",
+    "ExtendedGenerate",
+    "ExtendedOperation",
+    "ExtendedReply",
+    "ExtendedScore",
+    "ExtendedToken",
     "Failure",
     "FinishReason",
     "Generate",
+    "GetTokenizer",
     "Info",
     "LineReader",
     "MessageError",
@@ -36,10 +71,15 @@ __all__ = [
     "Operation",
     "Reply",
     "Score",
+    "Timing",
     "Token",
     "TokenError",
+    "TokenizerFiles",
+    "Usage",
+    "bitset",
     "encode_items",
     "encode_line",
+    "pack_mask",
     "parse_batch",
     "parse_line",
     "serialize_batch",

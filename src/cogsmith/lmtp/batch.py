@@ -1,7 +1,7 @@
 """A batch: the JSON text `[[VERB, payload], …]` in which a client sends operations through Replicate.
 
 A batch that is no such list is refused whole. Within one, every operation stands for itself: a bad one becomes
-a `Failure`, the others go on.
+a `Failure`, the others go on. Definitions (see `handles`) are no operations; they are put where they are named.
 
 Answers of one batch are told apart by `stream_id` alone, so the first operation that names one owns it, even if
 that operation fails. A later operation with the same id fails too, and its failure is sent with `stream_id` null:
@@ -11,77 +11,33 @@ under the id it would end the owner's stream in the client's eyes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import ProtocolError
-from cogsmith.lmtp.messages import (
-    OPERATIONS,
-    Generate,
-    Message,
-    MessageError,
-    ModelInfo,
-    Operation,
-    Score,
-    StreamId,
-    TokenError,
-)
-from cogsmith.lmtp.payload import UNREADABLE, dump_payload, parse_payload, shown
+from cogsmith.lmtp.handles import Define
+from cogsmith.lmtp.limits import DEFAULT_LIMITS, BatchLimits
+from cogsmith.lmtp.operations import Failure, OperationReader
+from cogsmith.lmtp.payload import UNREADABLE, dump_payload, shown
+from cogsmith.lmtp.sharing import factor_out
+from cogsmith.lmtp.versions import AnyOperation
 
 _SHAPE = 'send a JSON list of operations: [["GENERATE", {...}], ...]'
-_KNOWN_VERBS = ", ".join(OPERATIONS)
 
 _batch = msgspec.json.Decoder(list[Raw])
 _pair = msgspec.json.Decoder(tuple[str, Raw])
 
 
-class BatchLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one batch may ask a server to hold. Anything larger is refused before work is spent on it."""
-
-    max_bytes: int = 16 * 2**20
-    """Bytes of the batch's text in UTF-8."""
-    max_operations: int = 64
-    max_prompt_ids: int = 1_000_000
-    """Ids in one `prompt`, and in one `scored`."""
-    max_bias_entries: int = 1_000_000
-    """Entries of one `logit_bias`."""
-
-
-DEFAULT_LIMITS = BatchLimits()
-"""Room for the largest masks of today's vocabularies, several times over."""
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """An operation that cannot be carried out. `stream_id` is None where its answer belongs to no stream."""
-
-    verb: str | None
-    stream_id: int | None
-    message: str
-
-    @property
-    def reply(self) -> TokenError | MessageError:
-        """The error item for the client: on the operation's own stream, where it has one."""
-        if self.stream_id is None or self.verb == ModelInfo.verb:
-            return MessageError(stream_id=self.stream_id, error=self.message)
-        return TokenError(stream_id=self.stream_id, error=self.message)
-
-
-class _Addressed(Message, frozen=True, kw_only=True):
-    """What an operation of any verb has."""
-
-    stream_id: StreamId
-
-
 class Batch(msgspec.Struct, frozen=True):
     """A batch as sent: `items` in order, and `warnings` about what was ignored, for the server's log."""
 
-    items: tuple[Operation | Failure, ...]
+    items: tuple[AnyOperation | Failure, ...]
     warnings: tuple[str, ...] = ()
 
     @property
-    def operations(self) -> tuple[Operation, ...]:
+    def operations(self) -> tuple[AnyOperation, ...]:
         """The operations to carry out."""
         return tuple(item for item in self.items if not isinstance(item, Failure))
 
@@ -91,38 +47,47 @@ class Batch(msgspec.Struct, frozen=True):
         return tuple(item for item in self.items if isinstance(item, Failure))
 
 
-def serialize_batch(operations: Sequence[Operation]) -> str:
-    """Return the batch's JSON text. Raises InternalError where JSON cannot hold a value."""
-    pairs = (f"[{json.dumps(operation.verb)}, {dump_payload(operation)}]" for operation in operations)
-    return f"[{', '.join(pairs)}]"
+def serialize_batch(operations: Sequence[AnyOperation]) -> str:
+    """Return the batch's JSON text. What operations of 1.1 have in common is defined once and named.
+
+    Raises InternalError where JSON cannot hold a value.
+    """
+    definitions, uses = factor_out(operations)
+    payloads = [(one.verb, dump_payload(one)) for one in definitions]
+    payloads += [(one.verb, dump_payload(one, uses.get(i, {}))) for i, one in enumerate(operations)]
+    return f"[{', '.join(f'[{json.dumps(verb)}, {payload}]' for verb, payload in payloads)}]"
 
 
 def parse_batch(text: str | bytes, limits: BatchLimits = DEFAULT_LIMITS) -> Batch:
     """Read a batch. Raises ProtocolError, and nothing else, where `text` is no batch within `limits`."""
-    items: list[Operation | Failure] = []
-    warnings: list[str] = []
-    owners: dict[int, int] = {}
+    reader = OperationReader(limits)
     for position, raw in enumerate(_split(text, limits), start=1):
-        item = _parse_item(position, raw, limits, warnings)
-        if item.stream_id is not None:
-            owner = owners.setdefault(item.stream_id, position)
-            if owner != position:
-                item = _second_of_a_stream(position, item, owner)
-        items.append(item)
-    return Batch(tuple(items), tuple(warnings))
+        reader.read(position, raw)
+    if not reader.items:
+        raise ProtocolError("the batch holds definitions and no operation", fix=_SHAPE)
+    return Batch(tuple(reader.items), tuple(reader.warnings))
 
 
 def _split(text: str | bytes, limits: BatchLimits) -> list[Raw]:
     """Return the operations' JSON texts, known to be JSON. Raises ProtocolError."""
-    operations = _decode(_encode(text, limits.max_bytes))
-    if not operations:
+    items = _decode(_encode(text, limits.max_bytes))
+    if not items:
         raise ProtocolError("the batch is an empty list", fix=_SHAPE)
-    if len(operations) > limits.max_operations:
+    num_definitions = sum(map(_defines, items[: 2 * limits.max_operations]))
+    num_operations = len(items) - min(num_definitions, limits.max_operations)
+    if num_operations > limits.max_operations:
         raise ProtocolError(
-            f"the batch holds {len(operations)} operations, more than {limits.max_operations}",
+            f"the batch holds {num_operations} operations, more than {limits.max_operations}",
             fix="send it as several batches",
         )
-    return operations
+    return items
+
+
+def _defines(raw: Raw) -> bool:
+    try:
+        return _pair.decode(raw)[0] == Define.verb
+    except UNREADABLE:
+        return False
 
 
 def _encode(text: str | bytes, max_bytes: int) -> bytes:
@@ -149,48 +114,3 @@ def _decode(data: bytes) -> list[Raw]:
         raise ProtocolError(f"the batch is not JSON: {error}", fix=f"{_SHAPE}, no NaN or Infinity") from error
     except RecursionError as error:
         raise ProtocolError("the batch is nested too deeply", fix=_SHAPE) from error
-
-
-def _parse_item(position: int, raw: Raw, limits: BatchLimits, warnings: list[str]) -> Operation | Failure:
-    """Read the operation at `position` (1-based); adds to `warnings` what was ignored in it."""
-    try:
-        verb, payload = _pair.decode(raw)
-    except UNREADABLE:
-        return Failure(None, None, f"operation {position} is {shown(raw)} (give [VERB, payload])")
-    kind = OPERATIONS.get(verb)
-    if kind is None:
-        stream_id = parse_payload(_Addressed, payload).stream_id
-        return Failure(
-            None, stream_id, f"operation {position}: unknown verb {shown(verb)} (give one of {_KNOWN_VERBS})"
-        )
-    parsed = parse_payload(kind, payload)
-    if parsed.unknown:
-        names = shown(json.dumps(parsed.unknown).encode())
-        warnings.append(f"operation {position} ({verb}): ignored fields that LMTP 1.0 does not have: {names}")
-    faults = [*parsed.faults, *_excesses(parsed.message, limits)]
-    if parsed.message is None or faults:
-        return Failure(verb, parsed.stream_id, f"operation {position} ({verb}): {'; '.join(faults)}")
-    return parsed.message
-
-
-def _second_of_a_stream(position: int, item: Operation | Failure, owner: int) -> Failure:
-    """Return the failure of an operation whose `stream_id` is the `owner`'s already: see the module's text."""
-    return Failure(
-        item.verb,
-        None,
-        f"operation {position}: stream_id is {item.stream_id}, as in operation {owner}"
-        " (give each operation of a batch its own)",
-    )
-
-
-def _excesses(operation: Operation | None, limits: BatchLimits) -> Iterator[str]:
-    """Yield which of the operation's collections are larger than `limits` allow."""
-    sizes: list[tuple[str, int, int]] = []
-    match operation:
-        case Generate(prompt=prompt, logit_bias=bias):
-            sizes = [("prompt", len(prompt), limits.max_prompt_ids), ("logit_bias", len(bias), limits.max_bias_entries)]
-        case Score(prompt=prompt, scored=scored):
-            sizes = [("prompt", len(prompt), limits.max_prompt_ids), ("scored", len(scored), limits.max_prompt_ids)]
-    for name, size, most in sizes:
-        if size > most:
-            yield f"{name} has {size} entries (give at most {most})"

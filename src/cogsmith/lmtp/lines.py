@@ -8,46 +8,43 @@ Lines are ASCII with JSON's own escapes, so no reader can take a character of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import InternalError, ProtocolError
-from cogsmith.lmtp.messages import (
-    OPERATIONS,
-    Info,
-    Message,
-    MessageError,
-    Operation,
-    Reply,
-    Token,
-    TokenError,
-)
-from cogsmith.lmtp.payload import UNREADABLE, dump_payload, parse_payload, shown
+from cogsmith.lmtp.extended import Cancelled, End, ExtendedToken, TokenizerFiles
+from cogsmith.lmtp.messages import Info, Message, MessageError, Token, TokenError
+from cogsmith.lmtp.operations import unknown_verb
+from cogsmith.lmtp.payload import UNREADABLE, Parsed, dump_payload, parse_payload, shown
+from cogsmith.lmtp.versions import V1_1, AnyOperation, AnyReply, parse_operation, version_of
 
 MAX_LINE = 16 * 2**20
 """Characters of the longest line a reader takes, unless it is told otherwise."""
 
 M = TypeVar("M", bound=Message)
 
-_REPLIES: dict[str, tuple[type[Token | Info], type[TokenError | MessageError]]] = {
-    Token.verb: (Token, TokenError),
-    Info.verb: (Info, MessageError),
+_REPLIES: Mapping[str, tuple[Mapping[str, type[AnyReply]], type[AnyReply]]] = {
+    "TOKEN": ({"error": TokenError, "index": ExtendedToken}, Token),
+    "MSG": ({"error": MessageError, "cancelled": Cancelled, "tokenizer": TokenizerFiles}, Info),
+    "END": ({}, End),
 }
-_KNOWN_VERBS = ", ".join([*OPERATIONS, *_REPLIES])
+"""A server's types by verb: those told by a field that they have, the first that is there, and the one without."""
+
+_KNOWN_VERBS = ", ".join([*V1_1.operations, *_REPLIES])
 
 _list = msgspec.json.Decoder(list[Raw])
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-def encode_line(message: Operation | Reply) -> str:
+def encode_line(message: AnyOperation | AnyReply) -> str:
     """Return the message as a line with its newline. Raises InternalError where JSON cannot hold a value."""
     return f"{message.verb} {dump_payload(message)}\n"
 
 
-def encode_items(messages: Sequence[Reply]) -> str:
+def encode_items(messages: Sequence[AnyReply]) -> str:
     """Return a server's messages as one WebSocket text.
 
     Raises InternalError where they are not all of one verb, or JSON cannot hold a value.
@@ -58,10 +55,10 @@ def encode_items(messages: Sequence[Reply]) -> str:
     return f"{verbs.pop()} [{', '.join(map(dump_payload, messages))}]"
 
 
-def parse_line(line: str) -> list[Operation | Reply]:
+def parse_line(line: str) -> list[AnyOperation | AnyReply]:
     """Read one line of either side, in either framing, with or without its newline.
 
-    Unknown fields are ignored. Raises ProtocolError, and nothing else.
+    Unknown fields are ignored, but for those of an operation of 1.1. Raises ProtocolError, and nothing else.
     """
     verb, space, text = line.removesuffix("\n").removesuffix("\r").partition(" ")
     if not space or "\n" in text:
@@ -70,11 +67,10 @@ def parse_line(line: str) -> list[Operation | Reply]:
         payload = text.encode()
     except UnicodeEncodeError as error:
         raise ProtocolError(f"a {shown(verb)} line is not Unicode text: {error}") from error
-    if verb in OPERATIONS:
-        return [_parse(OPERATIONS[verb], payload)]
+    if verb in V1_1.operations:
+        return [_operation(verb, payload)]
     if verb in _REPLIES:
-        plain, failed = _REPLIES[verb]
-        return [_parse(failed if _has_error(item) else plain, item) for item in _items(payload)]
+        return [_reply(verb, item) for item in _items(payload)]
     raise ProtocolError(f"{shown(verb)} is not a verb", fix=f"use one of {_KNOWN_VERBS}")
 
 
@@ -118,11 +114,25 @@ class LineReader:
             self._pieces.append(piece)
 
 
-def _parse(kind: type[M], payload: Raw | bytes) -> M:
-    """Read one object. Raises ProtocolError with all that is wrong in it."""
-    parsed = parse_payload(kind, payload)
+def _operation(verb: str, payload: bytes) -> AnyOperation:
+    """Read a client's object. Raises ProtocolError with all that is wrong in it."""
+    version = version_of(payload)
+    if verb not in version.operations:
+        raise ProtocolError(unknown_verb(verb, version))
+    return _checked(verb, parse_operation(version, version.operations[verb], payload))
+
+
+def _reply(verb: str, item: Raw | bytes) -> AnyReply:
+    """Read a server's object. Raises ProtocolError with all that is wrong in it."""
+    told_by_field, kind = _REPLIES[verb]
+    fields = _fields(item)
+    kind = next((told for field, told in told_by_field.items() if field in fields), kind)
+    return _checked(verb, parse_payload(kind, item))
+
+
+def _checked(verb: str, parsed: Parsed[M]) -> M:
     if parsed.message is None:
-        raise ProtocolError(f"{kind.verb}: {'; '.join(parsed.faults)}")
+        raise ProtocolError(f"{verb}: {'; '.join(parsed.faults)}")
     return parsed.message
 
 
@@ -134,9 +144,9 @@ def _items(payload: bytes) -> Sequence[Raw | bytes]:
         return [payload]
 
 
-def _has_error(item: Raw | bytes) -> bool:
-    """Tell whether an item reports a failure."""
+def _fields(item: Raw | bytes) -> Collection[str]:
+    """Return the names of an item's fields; none where it is no object."""
     try:
-        return "error" in _object.decode(item)
+        return _object.decode(item).keys()
     except UNREADABLE:
-        return False
+        return ()

@@ -1,7 +1,7 @@
 """One message's payload: JSON text from a message, and a message from JSON text.
 
-Reading judges every field by itself, against the annotations in `messages`, so that a peer hears of all its
-mistakes at once, each with the value and what to give instead.
+Reading judges every field by itself, against the annotations in `messages` and `extended`, so that a peer hears of
+all its mistakes at once, each with the value and what to give instead.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
 
-from cogsmith.errors import InternalError
+from cogsmith.errors import InternalError, ProtocolError
+from cogsmith.lmtp import masks
+from cogsmith.lmtp.extended import Allow
 from cogsmith.lmtp.messages import MAX_INTEGER, Message, Number, PerToken, TokenId, TokenIds, TopK
 
 T = TypeVar("T")
@@ -29,7 +32,9 @@ UNREADABLE = (msgspec.DecodeError, RecursionError)
 _LONGEST_SHOWN = 60
 _MOST_ENTRIES_SHOWN = 3
 _PLAIN_DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
-_WITHOUT_MEANING = frozenset({"length_penalty"})
+
+Reader = Callable[[Raw], Any]
+"""Reads one field's JSON. Raises one of UNREADABLE, or ProtocolError where it can say better what is wrong."""
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
@@ -39,13 +44,14 @@ _token_id: msgspec.json.Decoder[int] = msgspec.json.Decoder(TokenId)
 _token_ids: msgspec.json.Decoder[tuple[int, ...]] = msgspec.json.Decoder(TokenIds)
 _top_k: msgspec.json.Decoder[int] = msgspec.json.Decoder(TopK)
 _per_token: msgspec.json.Decoder[Mapping[int, float]] = msgspec.json.Decoder(PerToken)
+_allow: msgspec.json.Decoder[Allow | None] = msgspec.json.Decoder(Allow | None)
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Generic[M]):
     """What a payload turned out to be: a `message`, or None and the `faults` that forbid it.
 
-    `stream_id` is None where none could be read. `unknown` names the fields that LMTP 1.0 does not have.
+    `stream_id` is None where none could be read. `unknown` names the fields that the type does not have.
     """
 
     message: M | None
@@ -54,17 +60,23 @@ class Parsed(Generic[M]):
     unknown: tuple[str, ...] = ()
 
 
-def dump_payload(message: Message) -> str:
-    """Return the payload's JSON text: one line, ASCII. Raises InternalError where JSON cannot hold a value."""
+def dump_payload(message: Message, instead: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Return the payload's JSON text: one line, ASCII, with the fields of `instead` in place of the message's own.
+
+    Raises InternalError where JSON cannot hold a value.
+    """
     spelled_out = {name: getattr(message, name) for name in message.always_sent}
     try:
-        return json.dumps(spelled_out | msgspec.to_builtins(message), allow_nan=False)
+        return json.dumps({**spelled_out, **msgspec.to_builtins(message), **instead}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InternalError(f"a {message.verb} message holds what JSON cannot: {error}") from error
 
 
-def parse_payload(kind: type[M], raw: Raw | bytes) -> Parsed[M]:
-    """Read a payload of the type `kind`. Raises nothing: what is wrong is in the answer's `faults`."""
+def parse_payload(kind: type[M], raw: Raw | bytes, readers: Mapping[str, Reader] = MappingProxyType({})) -> Parsed[M]:
+    """Read a payload of the type `kind`, the fields named in `readers` by these.
+
+    Raises nothing: what is wrong is in the answer's `faults`.
+    """
     try:
         given = _object.decode(raw)
     except UNREADABLE:
@@ -77,10 +89,12 @@ def parse_payload(kind: type[M], raw: Raw | bytes) -> Parsed[M]:
             faults += [f"{name} is missing (give {field.rule})"] if field.required else []
             continue
         try:
-            values[name] = field.read(given[name])
+            values[name] = readers.get(name, field.read)(given[name])
+        except ProtocolError as error:
+            faults.append(f"{error.message} ({error.fix})" if error.fix else error.message)
         except UNREADABLE:
             faults += _faults(field, given[name])
-    unknown = tuple(name for name in given if name not in fields and name not in _WITHOUT_MEANING)
+    unknown = tuple(name for name in given if name not in fields)
     message = None if faults else kind(**values)
     return Parsed(message, values.get("stream_id"), tuple(faults), unknown)
 
@@ -94,12 +108,12 @@ def shown(value: Raw | bytes | str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """How one field is read, and how its rule is told to a peer. `read` raises one of UNREADABLE."""
+    """How one field is read, and how its rule is told to a peer."""
 
     name: str
     required: bool
     rule: str
-    read: Callable[[Raw], Any]
+    read: Reader
 
 
 @functools.cache
@@ -117,8 +131,9 @@ def _fields(kind: type[Message]) -> Mapping[str, _Field]:
 
 
 def _rule(annotation: Any) -> str:
-    """Return the words in which an annotation of `messages` describes its legal values."""
-    return str(annotation.__metadata__[-1].description)
+    """Return the words in which an annotation describes its legal values; of `Rule | None`, those of the rule."""
+    described = annotation if hasattr(annotation, "__metadata__") else get_args(annotation)[0]
+    return str(described.__metadata__[-1].description)
 
 
 def _faults(field: _Field, raw: Raw) -> list[str]:
@@ -143,6 +158,13 @@ def _bad_ids(name: str, raw: Raw) -> Iterator[str]:
             yield f"{name}[{index}] is {shown(item)} (give {_rule(TokenId)})"
 
 
+def _bad_options(name: str, raw: Raw) -> Iterator[str]:
+    """Yield what is wrong with single ids in a list of lists."""
+    options = _decoded(_list, raw)
+    for index, option in enumerate(options or []):
+        yield from _bad_ids(f"{name}[{index}]", option)
+
+
 def _bad_biases(name: str, raw: Raw) -> Iterator[str]:
     """Yield what is wrong with single entries of an object of numbers by token id."""
     for key, item in (_decoded(_object, raw) or {}).items():
@@ -160,9 +182,17 @@ def _decoded(decoder: msgspec.json.Decoder[T], raw: Raw) -> T | None:
         return None
 
 
-def _read_prompt(raw: Raw) -> tuple[int, ...]:
+def read_prompt(raw: Raw) -> tuple[int, ...]:
     """Read token ids. `[null]` is an empty prompt: LMQL sends it for a tokenizer that has no BOS."""
     return () if _decoded(_nulls, raw) == [None] else _token_ids.decode(raw)
+
+
+def read_allow(raw: Raw) -> Allow | None:
+    """Read a mask. Raises one of UNREADABLE, or ProtocolError for one that `masks.check` refuses."""
+    allow = _allow.decode(raw)
+    if allow is not None:
+        masks.check(allow)
+    return allow
 
 
 def _read_top_k(raw: Raw) -> int:
@@ -178,15 +208,18 @@ def _read_bias(raw: Raw) -> Mapping[int, float]:
     return _per_token.decode(raw)
 
 
-_READERS: Mapping[str, Callable[[Raw], Any]] = {
+_READERS: Mapping[str, Reader] = {
+    "allow": read_allow,
     "logit_bias": _read_bias,
-    "prompt": _read_prompt,
+    "prompt": read_prompt,
     "top_k": _read_top_k,
 }
 """Fields that need more than their annotation says."""
 
 _BAD_ENTRIES: Mapping[str, Callable[[str, Raw], Iterator[str]]] = {
     "logit_bias": _bad_biases,
+    "logprob_ids": _bad_ids,
+    "options": _bad_options,
     "prompt": _bad_ids,
     "scored": _bad_ids,
 }

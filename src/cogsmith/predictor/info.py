@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import cogsmith
 from cogsmith.engine.base import EngineInfo
+from cogsmith.lmtp import BatchLimits
+
+_FEATURES = (
+    *("allow", "cancel", "deadline_ms", "define", "logprob_ids", "min_tokens"),
+    *("n", "options", "seed", "stop", "tokenizer", "usage"),
+)
 
 
-def model_info(info: EngineInfo) -> dict[str, Any]:
+def model_info(info: EngineInfo, limits: BatchLimits) -> dict[str, Any]:
     """Describe a served model in JSON's types.
 
-    `lmtp` and `features` tell a client which protocol it may speak; `tokenizer` is a hash of the vocabulary, equal
-    where ids mean the same.
+    `lmtp` and `features` tell a client which protocol it may speak, `limits` how much it may send at once; `tokenizer`
+    is a hash of the vocabulary, equal where ids mean the same.
     """
     return {
-        "lmtp": "1.0",
-        "features": [],
+        "lmtp": "1.1",
+        "features": list(_FEATURES),
+        "limits": {
+            "max_operations": limits.max_operations,
+            "max_branches": limits.max_branches,
+            "max_batch_bytes": limits.max_bytes,
+        },
         "model": info.model,
         "engine": info.engine,
         "vocab_size": info.vocab_size,
@@ -28,5 +43,18 @@ def model_info(info: EngineInfo) -> dict[str, Any]:
         "footprint_bytes": info.footprint_bytes,
         "dtype": info.dtype,
         "device": info.device,
+        "versions": dict(_versions()),
         **info.details,
     }
+
+
+@functools.cache
+def _versions() -> Mapping[str, str | None]:
+    return {"cogsmith": cogsmith.__version__, "transformers": _installed("transformers"), "torch": _installed("torch")}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

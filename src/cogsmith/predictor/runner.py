@@ -39,7 +39,8 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
         started = time.monotonic()
         folder = Path.cwd()
         self._manifest = manifest.read(folder)
-        loaded = load(folder / self._manifest.checkpoint, self._manifest.model_args, name=self._manifest.name)
+        model_args = manifest.model_args(self._manifest)
+        loaded = load(folder / self._manifest.checkpoint, model_args, name=self._manifest.name)
         self._tokenizer = loaded.tokenizer
         self._engine = TransformersEngine(loaded, self._manifest.limits)
         info = self._engine.info
@@ -72,12 +73,14 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
         if ops_batch_json and (prompt or messages):
             raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")
         mailbox = Mailbox(self._manifest.limits.timeout_seconds)
-        meter = Meter(self.record_metric)
+        # Cog finds the prediction by the calling thread, and the generator runs on another.
+        meter = Meter(self.scope.record_metric)
         hook = cancel.current_hook()
         if hook is not None:
             hook.on_cancel(mailbox.cancel)
         if ops_batch_json:
-            chunks = Session(self._engine, self._manifest.limits, mailbox, meter).run(ops_batch_json)
+            limits, tokenizer = self._manifest.limits, self._tokenizer
+            chunks = Session(self._engine, limits, mailbox, meter, tokenizer=tokenizer).run(ops_batch_json)
         else:
             drawn = Sampling(seed=seed if seed >= 0 else None, **sampling)
             inputs = TextInputs(prompt=prompt, messages=messages, max_tokens=max_tokens, sampling=drawn)

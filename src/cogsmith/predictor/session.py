@@ -1,50 +1,69 @@
 """One LMTP prediction: a batch of operations in, lines out, as they come.
 
-A fault belongs to its stream: the others go on. What a 1.0 client can bear decides how a stream is told. LMQL 0.7.3
-shows an error that comes among the first four items of a stream and hangs for ever on a later one; a stream that ends
-with no finish reason makes it ask for the rest, and the next answer's error comes first and is shown. So a late error
-is not sent, the stream just ends.
+A fault belongs to its stream: the others go on. How a stream is told of its tokens and its end is `streams`' matter.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cogsmith import lmtp
+from cogsmith.detokenize import Stopping
 from cogsmith.engine.base import Engine, Handle
-from cogsmith.engine.request import Event, FailedEvent, GenerateRequest, Request, Sampling, ScoreRequest, TokenEvent
+from cogsmith.engine.request import FailedEvent, Request, TokenEvent
 from cogsmith.errors import ProtocolError, RequestError
 from cogsmith.manifest import Limits
 from cogsmith.predictor.info import model_info
-from cogsmith.predictor.mailbox import DeadlinePassed, Mailbox
+from cogsmith.predictor.mailbox import DeadlinePassed, EndedEvent, Mailbox, StreamEvent
 from cogsmith.predictor.meter import Meter
+from cogsmith.predictor.registry import RUNNING, Registry
+from cogsmith.predictor.requests import branch_requests, num_read, plain_request
+from cogsmith.predictor.streams import Branch, PlainStream, Stream
+from cogsmith.predictor.text import plain_decode
+from cogsmith.predictor.tokenizer import tokenizer_files
 
 _log = logging.getLogger("cogsmith.predictor")
 
-# LMQL 0.7.3 starts to act on a stream with this many tokens, and cannot be told of an error any more.
-_TOKENS_BEFORE_COMMITTED = 4
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A stream, or branch, that has not ended: what turns its events into replies, and the engine's request."""
 
-@dataclass(slots=True)
-class _Stream:
-    """A stream that has not ended: whose it is and how far it has come."""
-
-    stream_id: int
+    stream: Stream
     handle: Handle
-    num_sent: int = 0
+    cancel_key: str | None
 
 
 class Session:
-    """Runs one batch on an engine."""
+    """Runs one batch on an engine.
 
-    def __init__(self, engine: Engine, limits: Limits, mailbox: Mailbox, meter: Meter) -> None:
+    `tokenizer` is the model's, None where it has none; `registry` knows the branches that other predictions may cancel.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        mailbox: Mailbox,
+        meter: Meter,
+        *,
+        tokenizer: Any | None = None,
+        registry: Registry = RUNNING,
+    ) -> None:
         self._engine = engine
-        self._limits = limits
+        self._batch_limits = _batch_limits(limits)
         self._mailbox = mailbox
         self._meter = meter
-        self._streams: dict[int, _Stream] = {}
+        self._tokenizer = tokenizer
+        self._registry = registry
+        self._running: dict[int, _Running] = {}
+        self._keys = itertools.count()
+        self._bitset = functools.cache(functools.partial(lmtp.bitset, size=engine.info.head_size))
 
     def run(self, batch_json: str) -> Iterator[str]:
         """Yield chunks of whole lines until every stream has ended.
@@ -53,93 +72,115 @@ class Session:
         """
         try:
             yield from self._start(batch_json)
-            while self._streams:
-                lines = [line for key, events in self._mailbox.take() for line in self._lines(key, events)]
+            while self._running:
+                deliveries = self._mailbox.take()
+                lines = [line for key, events in deliveries for line in self._lines(key, *events)]
                 if lines:
                     yield "".join(lines)
         except DeadlinePassed as error:
-            yield from self._end_all(str(error))
+            for key in list(self._running):
+                yield from self._lines(key, EndedEvent("deadline", str(error)))
         finally:
-            for stream in self._streams.values():
-                stream.handle.cancel()
+            for key in list(self._running):
+                self._close(key)
             self._meter.report()
 
     def _start(self, batch_json: str) -> Iterator[str]:
-        limits = lmtp.BatchLimits(max_bytes=self._limits.max_batch_bytes, max_operations=self._limits.max_operations)
         try:
-            batch = lmtp.parse_batch(batch_json, limits)
+            batch = lmtp.parse_batch(batch_json, self._batch_limits)
         except ProtocolError as error:
             yield lmtp.encode_line(lmtp.MessageError(stream_id=None, error=str(error)))
             return
         for warning in batch.warnings:
             _log.warning("%s", warning)
-        for key, item in enumerate(batch.items):
-            reply = item.reply if isinstance(item, lmtp.Failure) else self._begin(key, item)
-            if reply is not None:
+        for item in batch.items:
+            replies = [item.reply] if isinstance(item, lmtp.Failure) else self._begin(item)
+            for reply in replies:
                 yield lmtp.encode_line(reply)
 
-    def _begin(self, key: int, operation: lmtp.Operation) -> lmtp.Reply | None:
-        """Start one operation; return what can be answered at once."""
-        if isinstance(operation, lmtp.ModelInfo):
-            return lmtp.Info(stream_id=operation.stream_id, model_info=model_info(self._engine.info))
-        request = _request(operation)
+    def _begin(self, operation: lmtp.AnyOperation) -> Iterator[lmtp.AnyReply]:
+        """Start one operation; yield what can be answered at once."""
+        stream_id = operation.stream_id
+        match operation:
+            case lmtp.ModelInfo():
+                yield lmtp.Info(stream_id=stream_id, model_info=model_info(self._engine.info, self._batch_limits))
+            case lmtp.Cancel(cancel_key=key):
+                yield lmtp.Cancelled(stream_id=stream_id, cancelled=self._registry.cancel(key))
+            case lmtp.GetTokenizer():
+                yield self._tokenizer_files(stream_id)
+            case lmtp.ExtendedGenerate() | lmtp.ExtendedScore():
+                yield from self._begin_branches(operation)
+            case lmtp.Generate() | lmtp.Score():
+                yield from self._submit(plain_request(operation), PlainStream(stream_id))
+
+    def _tokenizer_files(self, stream_id: int) -> lmtp.AnyReply:
+        try:
+            tokenizer, special = tokenizer_files(self._tokenizer)
+        except RequestError as error:
+            return lmtp.End(stream_id=stream_id, finish_reason="error", error=str(error))
+        return lmtp.TokenizerFiles(stream_id=stream_id, tokenizer=tokenizer, special=special)
+
+    def _begin_branches(self, operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore) -> Iterator[lmtp.AnyReply]:
+        for index, request in enumerate(branch_requests(operation, self._bitset)):
+            try:
+                stopping = self._stopping(operation)
+            except RequestError as error:
+                yield lmtp.End(stream_id=operation.stream_id, finish_reason="error", error=str(error))
+                return
+            branch = Branch(operation.stream_id, index, len(operation.prompt), self._mailbox.elapsed, stopping)
+            yield from self._submit(request, branch, operation.deadline_ms, operation.cancel_key)
+
+    def _stopping(self, operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore) -> Stopping | None:
+        """What a branch of the operation stops at. Raises RequestError for a text that no tokenizer can find."""
+        if isinstance(operation, lmtp.ExtendedScore) or not operation.stop:
+            return None
+        if self._tokenizer is None and any(isinstance(stop, str) for stop in operation.stop):
+            raise RequestError("this model came without a tokenizer, so it knows no texts", fix="stop at token ids")
+        decode = None if self._tokenizer is None else plain_decode(self._tokenizer)
+        return Stopping(operation.stop, operation.min_tokens, decode, operation.prompt)
+
+    def _submit(
+        self, request: Request, stream: Stream, deadline_ms: int | None = None, cancel_key: str | None = None
+    ) -> Iterator[lmtp.AnyReply]:
+        """Start one engine request; yield its refusal."""
+        key = next(self._keys)
         try:
             handle = self._engine.submit(request, self._mailbox.sink(key))
         except RequestError as error:
-            return lmtp.TokenError(stream_id=operation.stream_id, error=str(error))
-        self._streams[key] = _Stream(operation.stream_id, handle)
-        self._meter.read(len(request.prompt) + (len(request.scored) if isinstance(request, ScoreRequest) else 0))
-        return None
-
-    def _lines(self, key: int, events: tuple[Event, ...]) -> Iterator[str]:
-        stream = self._streams.get(key)
-        if stream is None:
+            yield from stream.receive(FailedEvent(str(error)))
             return
+        self._running[key] = _Running(stream, handle, cancel_key)
+        self._meter.read(num_read(request))
+        if deadline_ms is not None:
+            self._mailbox.set_deadline(key, deadline_ms / 1000)
+        if cancel_key is not None:
+            self._registry.add(cancel_key, self._mailbox, key)
+
+    def _lines(self, key: int, *events: StreamEvent) -> Iterator[str]:
+        """Yield what the client of one stream is told of its events."""
         for event in events:
-            if isinstance(event, FailedEvent):
-                yield from self._end(key, event.message)
+            running = self._running.get(key)
+            if running is None:
                 return
-            stream.num_sent += 1
-            self._meter.wrote(1)
-            yield lmtp.encode_line(_token(stream.stream_id, event))
-            if event.finish_reason is not None:
-                del self._streams[key]
+            if isinstance(event, TokenEvent):
+                self._meter.wrote(1)
+            for reply in running.stream.receive(event):
+                yield lmtp.encode_line(reply)
+            if running.stream.ended:
+                self._close(key)
 
-    def _end(self, key: int, message: str) -> Iterator[str]:
-        stream = self._streams.pop(key)
-        stream.handle.cancel()
-        if stream.num_sent < _TOKENS_BEFORE_COMMITTED:
-            yield lmtp.encode_line(lmtp.TokenError(stream_id=stream.stream_id, error=message))
-        else:
-            _log.warning("stream %s ends after %d tokens: %s", stream.stream_id, stream.num_sent, message)
-
-    def _end_all(self, message: str) -> Iterator[str]:
-        for key in list(self._streams):
-            yield from self._end(key, message)
+    def _close(self, key: int) -> None:
+        """Forget a stream, and stop it where it runs."""
+        running = self._running.pop(key)
+        running.handle.cancel()
+        if running.cancel_key is not None:
+            self._registry.remove(running.cancel_key, self._mailbox, key)
 
 
-def _request(operation: lmtp.Generate | lmtp.Score) -> Request:
-    """Say a protocol operation in the engine's words."""
-    if isinstance(operation, lmtp.Score):
-        return ScoreRequest(operation.prompt, operation.scored)
-    sampling = Sampling(
-        temperature=operation.temperature,
-        top_p=operation.top_p,
-        top_k=operation.top_k,
-        repetition_penalty=operation.repetition_penalty,
-        presence_penalty=operation.presence_penalty,
-        frequency_penalty=operation.frequency_penalty,
-    )
-    return GenerateRequest(
-        operation.prompt, operation.max_tokens, sampling, operation.logit_bias, operation.top_logprobs
-    )
-
-
-def _token(stream_id: int, event: TokenEvent) -> lmtp.Token:
-    return lmtp.Token(
-        token=event.token,
-        stream_id=stream_id,
-        logprob=event.logprob,
-        finish_reason=event.finish_reason,
-        top_logprobs=event.top_logprobs,
+def _batch_limits(limits: Limits) -> lmtp.BatchLimits:
+    """No more branches than the server has rows and places in its queue."""
+    return lmtp.BatchLimits(
+        max_bytes=limits.max_batch_bytes,
+        max_operations=limits.max_operations,
+        max_branches=limits.max_batch_size + limits.max_queue,
     )

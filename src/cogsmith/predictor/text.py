@@ -13,7 +13,7 @@ import jinja2
 
 from cogsmith.detokenize import Decode, TextDecoder
 from cogsmith.engine.base import Engine
-from cogsmith.engine.request import FailedEvent, GenerateRequest, Sampling
+from cogsmith.engine.request import GenerateRequest, Sampling, TokenEvent
 from cogsmith.errors import RequestError
 from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
@@ -37,12 +37,12 @@ def stream_text(inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mai
     prompt = encode(inputs, tokenizer)
     handle = engine.submit(GenerateRequest(prompt, inputs.max_tokens, inputs.sampling, top_logprobs=0), mailbox.sink(0))
     meter.read(len(prompt))
-    decoder = TextDecoder(plain_decode(tokenizer))
+    decoder = TextDecoder(plain_decode(tokenizer), prompt)
     try:
         while True:
             for _, events in mailbox.take():
                 for event in events:
-                    if isinstance(event, FailedEvent):
+                    if not isinstance(event, TokenEvent):
                         raise RequestError(event.message)
                     meter.wrote(1)
                     text = "" if event.finish_reason == "stop" else decoder.push(event.token)

@@ -1,0 +1,64 @@
+"""What an operation asks of the engine, in the engine's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cogsmith import lmtp
+from cogsmith.engine.request import GenerateRequest, Request, Sampling, ScoreRequest
+
+Bitset = Callable[[lmtp.Allow], bytes]
+"""Makes the bitset of a mask, over the model's ids."""
+
+
+def plain_request(operation: lmtp.Generate | lmtp.Score) -> Request:
+    """The request of an operation of 1.0."""
+    if isinstance(operation, lmtp.Score):
+        return ScoreRequest(operation.prompt, operation.scored)
+    return GenerateRequest(
+        operation.prompt,
+        operation.max_tokens,
+        _sampling(operation, None),
+        operation.logit_bias,
+        operation.top_logprobs,
+    )
+
+
+def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitset: Bitset) -> list[Request]:
+    """The requests of an operation of 1.1, one for each branch."""
+    if isinstance(operation, lmtp.ExtendedScore):
+        return [
+            ScoreRequest(operation.prompt, option, operation.top_logprobs, operation.logprob_ids)
+            for option in operation.options
+        ]
+    allow = None if operation.allow is None else bitset(operation.allow)
+    return [
+        GenerateRequest(
+            operation.prompt,
+            operation.max_tokens,
+            _sampling(operation, None if operation.seed is None else operation.seed + index),
+            operation.logit_bias,
+            operation.top_logprobs,
+            allow,
+            operation.min_tokens,
+            operation.logprob_ids,
+        )
+        for index in range(operation.n)
+    ]
+
+
+def num_read(request: Request) -> int:
+    """How many tokens the model reads for a request."""
+    return len(request.prompt) + (len(request.scored) if isinstance(request, ScoreRequest) else 0)
+
+
+def _sampling(operation: lmtp.Generate, seed: int | None) -> Sampling:
+    return Sampling(
+        temperature=operation.temperature,
+        top_p=operation.top_p,
+        top_k=operation.top_k,
+        repetition_penalty=operation.repetition_penalty,
+        presence_penalty=operation.presence_penalty,
+        frequency_penalty=operation.frequency_penalty,
+        seed=seed,
+    )
