@@ -1,3 +1,16 @@
 """Cogsmith: open language models in Cog containers, held by their tokens."""
 
+from __future__ import annotations
+
 __version__ = "0.1.0"
+
+_LAZY = {"connect": "cogsmith.client", "serve": "cogsmith.gateway.serve"}
+
+
+def __getattr__(name: str) -> object:
+    """Import `connect` and `serve` when they are asked for: in a container, neither is there."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

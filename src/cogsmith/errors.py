@@ -9,7 +9,10 @@
     │   ├── LockDrift             `--frozen`, and the build would differ from the lock
     │   ├── MissingExtra          an optional extra is needed and not installed
     │   ├── MissingPackages       a work directory needs packages that are not installed
-    │   └── ServeError            the Cog server did not start or did not answer
+    │   ├── ServeError            the Cog server did not start or did not answer
+    │   ├── UnknownResource       the gateway has no such model, version, prediction, …
+    │   └── Overloaded            the gateway's queue is full; later it may take more
+    │       └── ShuttingDown      the gateway is about to end
     ├── ProtocolError             the peer broke LMTP
     ├── RequestError              an operation the engine refuses; ends its own stream only
     └── InternalError             a fault of ours                                 exit code 3
@@ -108,6 +111,86 @@ class MissingPackages(UserError):
 
 class ServeError(UserError):
     """The Cog server did not start, or did not answer as it should."""
+
+
+class UnknownResource(UserError):
+    """The gateway has no such model, version, prediction, deployment or file."""
+
+
+class Overloaded(UserError):
+    """The gateway's queue is full: it takes no more predictions now, and may later."""
+
+
+class ShuttingDown(Overloaded):
+    """The gateway is about to end: it takes no more predictions."""
+
+
+class ClientError(UserError):
+    """A call of a served model did not succeed."""
+
+
+class EndpointError(ClientError):
+    """An endpoint, or a setting of the client, has no meaning."""
+
+
+class AuthenticationError(ClientError):
+    """There is no token, or the one there is was not accepted."""
+
+
+class NotFound(ClientError):
+    """There is no such model, version, deployment or prediction, or it is not for this token."""
+
+
+class RequestRejected(ClientError):
+    """The request cannot be served as it is; sending it again changes nothing."""
+
+
+class RateLimited(ClientError):
+    """Too many requests. `retry_after` is when the server said to come again, in seconds from then, if it did."""
+
+    def __init__(self, message: str, *, fix: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after = retry_after
+
+
+class ServiceUnavailable(ClientError):
+    """The server cannot be reached, or fails. `may_have_run`: the request may have had its effect all the same."""
+
+    def __init__(self, message: str, *, fix: str | None = None, may_have_run: bool = False) -> None:
+        super().__init__(message, fix=fix)
+        self.may_have_run = may_have_run
+
+
+class UnsupportedByServer(ClientError):
+    """The server speaks an LMTP that cannot do what was asked."""
+
+
+class TokenizerMismatch(ClientError):
+    """The client's tokenizer is not the server's: the same ids mean different texts."""
+
+
+class OperationFailed(ClientError):
+    """The server's error for one operation. Others of the same prediction go on."""
+
+
+class PredictionFailed(ClientError):
+    """The prediction, with all its operations, ended as failed."""
+
+
+class PredictionCanceled(ClientError):
+    """The prediction was ended by somebody else: from another client, or by a limit of the host."""
+
+
+class StreamBroken(ClientError):
+    """A stream was cut, and cannot be continued without changing it. `num_tokens` had come until then."""
+
+    def __init__(self, message: str, *, fix: str | None = None, num_tokens: int = 0) -> None:
+        super().__init__(message, fix=fix)
+        self.num_tokens = num_tokens
+
+
+class DeadlineExceeded(ClientError):
+    """The time given was not enough. What had come until then was delivered."""
 
 
 class ProtocolError(CogsmithError):

@@ -1,12 +1,20 @@
 """Running the command line as a user does: another process, in a folder of its own."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from cogsmith.gateway import cog_process
+
+from ..e2e.conftest import build_tiny
+from ..e2e.plain import PlainModel
 
 CONFIG_JSON = """{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 64, "hidden_size": 16,
 "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}"""
@@ -54,3 +62,40 @@ def project(tmp_path):
     made = Project(root, environment)
     made.write("config.toml", '[models.tiny]\nsource = "./checkpoint"\n')
     return made
+
+
+CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<assistant>"
+
+
+@dataclass(frozen=True)
+class TinyServer:
+    """A user's folder with a built work directory `tiny`, the Cog server over it, and its truth."""
+
+    root: Path
+    url: str
+    plain: PlainModel
+
+    def run(self, *arguments, **settings):
+        """Run the command line in the user's folder."""
+        command = [sys.executable, "-m", "cogsmith.cli.main", *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("REPLICATE_")}
+        environment |= {"COGSMITH_CACHE": str(self.root / "cache"), "NO_COLOR": "1", **settings.pop("env", {})}
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, timeout=120, check=False, **settings
+        )
+
+    def run_json(self, *arguments):
+        """Run a command that must succeed; return what it prints, read as JSON."""
+        result = self.run(*arguments, "--json")
+        assert result.returncode == 0, result.stderr.decode()
+        return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tmp_path_factory):
+    """A tiny random model with a chat template, under the real Cog runtime."""
+    root = tmp_path_factory.mktemp("tiny-server")
+    _, folder = build_tiny(root)
+    (folder / "checkpoints/chat_template.jinja").write_text(CHAT_TEMPLATE)
+    with cog_process.running(folder) as server:
+        yield TinyServer(root, server.url, PlainModel(folder / "checkpoints"))

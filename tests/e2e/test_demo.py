@@ -1,5 +1,6 @@
 """`./build --demo` from its first line to its last, on the real SmolLM2, checked against plain transformers."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -24,10 +25,11 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def output(project):
+def output(project, smollm2_cache):
     """What the demo prints on stdout."""
     command = [sys.executable, "-m", "cogsmith.cli.main", "build", "--demo"]
-    result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=280, check=False)
+    env = {**os.environ, "COGSMITH_CACHE": str(smollm2_cache)}
+    result = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

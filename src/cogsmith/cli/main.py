@@ -9,8 +9,9 @@ import traceback
 import typer
 
 from cogsmith import __version__
-from cogsmith.cli import build, check, inspect, predict, push, serve
+from cogsmith.cli import build, check, generate, inspect, predict, push, score, serve
 from cogsmith.cli.console import err
+from cogsmith.cli.many_values import ManyValuesCommand
 from cogsmith.errors import CogsmithError, InternalError, UserError
 
 app = typer.Typer(
@@ -22,8 +23,10 @@ app = typer.Typer(
 )
 app.command("build")(build.command)
 app.command("check")(check.command)
-app.command("serve")(serve.command)
+app.command("serve", context_settings={"ignore_unknown_options": True})(serve.command)
 app.command("predict")(predict.command)
+app.command("generate", cls=ManyValuesCommand)(generate.command)
+app.command("score", cls=ManyValuesCommand)(score.command)
 app.command("inspect")(inspect.command)
 app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)
 

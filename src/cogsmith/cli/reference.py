@@ -14,9 +14,9 @@ from cogsmith.cli.main import app
 _INTRODUCTION = """\
 # Commands
 
-Results go to stdout; progress, notes and errors to stderr. `build --json` and `inspect --json` make stdout one JSON
-text. `NO_COLOR` is honoured. Exit codes: 0 ok, 1 something the user can mend (the message says how), 2 wrong usage, 3 a
-fault of ours.
+Results go to stdout; progress, notes and errors to stderr. With `--json`, `build`, `inspect`, `generate` and `score`
+make stdout one JSON text. `NO_COLOR` is honoured. Exit codes: 0 ok, 1 something the user can mend (the message says
+how), 2 wrong usage, 3 a fault of ours.
 
 `./build` is `cogsmith build` in the project's own environment, made on first use.
 """

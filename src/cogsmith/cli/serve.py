@@ -1,37 +1,84 @@
-"""`cogsmith serve`: a work directory under the real Cog runtime on this machine."""
+"""`cogsmith serve`: models on this machine, behind Replicate's API and an LMTP WebSocket."""
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
+import logging
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cogsmith.cli import folders
-from cogsmith.cli.console import err
+from cogsmith.cli import model_args
+from cogsmith.cli.console import ConsoleReporter, err
 from cogsmith.cli.extras import with_extras
-from cogsmith.gateway import cog_process
+from cogsmith.gateway import access_log, chaos
+from cogsmith.gateway.assembly import Settings
+from cogsmith.gateway.limits import RateLimits
+from cogsmith.gateway.open_model import open_models
+from cogsmith.gateway.server import Gateway
+
+_NAMES = "Work directories by name or path, checkpoint folders, repositories on the Hugging Face Hub; all, if none."
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A work directory: its name under work/, or its path.")],
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=_NAMES)] = None,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8080,
-    host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    cuda: Annotated[bool, typer.Option("--cuda", help="Let models use the GPUs, spread over all of them.")] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="COGSMITH_TOKEN", help="Demand this token; needed with any --host but loopback."),
+    ] = None,
+    lazy: Annotated[bool, typer.Option("--lazy", help="Start each model when it is first asked for.")] = False,
+    max_queue: Annotated[int, typer.Option(help="Most predictions that may wait.", min=1)] = 2000,
+    max_body: Annotated[int, typer.Option(help="Largest body of a request, in MiB.", min=1)] = 64,
+    keep: Annotated[float, typer.Option(help="Minutes for which finished predictions are kept.", min=0)] = 60.0,
+    rate_limit: Annotated[
+        int | None,
+        typer.Option(help="Most predictions created in a minute; else limits are shown, not enforced.", min=1),
+    ] = None,
+    chaos_spec: Annotated[
+        str | None,
+        typer.Option("--chaos", help='Faults to make, such as "429=0.2,500=0.1,cut=0.1,slow=5,aborted=0.1".'),
+    ] = None,
 ) -> None:
-    """Serve a work directory with Cog's own HTTP server, without Docker, until interrupted."""
-    folder = folders.find(name)
-    server = with_extras(lambda: cog_process.start(folder, host=host, port=port, show_log=True))
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        server.wait_until_ready()
-        err.print(f"{folder.name} is ready on {server.url}; Ctrl-C ends it.", markup=False)
-        raise typer.Exit(server.wait())
-    except KeyboardInterrupt:
-        err.print("stopping; running predictions may finish")
-    finally:
-        server.stop()
+    """Serve models under the real Cog runtime, without Docker: Replicate's API, and LMTP at ws://HOST:PORT.
+
+    Any further --KEY VALUE goes to from_pretrained, over the model's own config.
+    """
+    known = [option.lstrip("-") for parameter in context.command.params for option in parameter.opts]
+    chosen, arguments, problems = model_args.split(names or [], known)
+    if problems:
+        raise typer.BadParameter("\n  ".join(problems))
+    settings = Settings(
+        host=host,
+        port=port,
+        cuda=cuda,
+        token=token,
+        lazy=lazy,
+        max_queue=max_queue,
+        max_body=max_body * 2**20,
+        keep=keep * 60,
+        rate_limits=RateLimits() if rate_limit is None else RateLimits(creations=rate_limit, enforced=True),
+        chaos=None if chaos_spec is None else chaos.parse(chaos_spec),
+        model_args=arguments,
+    )
+    _log_to_stderr()
+    with_extras(lambda: _open(chosen, settings)).run()
 
 
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _open(names: list[str], settings: Settings) -> Gateway:
+    folders = open_models(names, root=Path(), reporter=ConsoleReporter())
+    return Gateway(folders, settings, _say)
+
+
+def _say(text: str) -> None:
+    err.print(text, markup=False)
+
+
+def _log_to_stderr() -> None:
+    """Show the requests, and what goes wrong inside."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger(access_log.LOGGER).setLevel(logging.INFO)

@@ -1,78 +1,38 @@
-"""A prediction on a bare Cog server, streamed."""
+"""A prediction on a bare Cog server, for programs without an event loop: any inputs, chunks as they come."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
+from anyio.from_thread import start_blocking_portal
 
-from cogsmith.errors import ServeError
+from cogsmith.client.cog_http import CogPrediction
+from cogsmith.client.http_calls import http_client
+from cogsmith.client.sync import iterate
+from cogsmith.client.transport import Timeouts
 
-_BUSY_SECONDS = 60.0
-# Set-up is over when this is called, but a first token may wait behind long prompts; keep-alives come every 15 s.
-_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 
-
-@dataclass(slots=True)
 class Prediction:
-    """A streamed prediction. After the chunks have been read, `metrics` holds what the server counted."""
+    """A streamed prediction on the server at `url`. After the chunks were read, `metrics` holds what it counted."""
 
-    url: str
-    inputs: Mapping[str, Any]
-    metrics: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, url: str, inputs: Mapping[str, Any]) -> None:
+        self.metrics: dict[str, Any] = {}
+        self._url = url
+        self._inputs = inputs
 
     def chunks(self) -> Iterator[str]:
-        """Yield the output as it comes. Raises ServeError where the prediction fails or cannot be had.
+        """Yield the output as it comes. Raises a ClientError where the prediction fails or cannot be had.
 
         Leaving the iteration early closes the connection, which cancels the prediction.
         """
-        try:
-            yield from self._chunks()
-        except httpx2.TransportError as error:
-            raise ServeError(f"the connection to {self.url} failed: {error or type(error).__name__}") from error
-
-    def _chunks(self) -> Iterator[str]:
-        deadline = time.monotonic() + _BUSY_SECONDS
-        with httpx2.Client(timeout=_TIMEOUT, trust_env=False) as client:
-            while True:
-                with client.sse(
-                    f"{self.url}/predictions", method="POST", json={"input": dict(self.inputs)}, max_event_size=None
-                ) as source:
-                    if source.response.status_code != 409 or time.monotonic() > deadline:
-                        yield from self._read(source)
-                        return
-                # Cog frees a slot only some time after its last answer, so "at capacity" is often not so.
-                time.sleep(0.02)
-
-    def _read(self, source: httpx2.EventSource) -> Iterator[str]:
-        if source.response.status_code != 200:
-            raise ServeError(f"the Cog server answered {source.response.status_code}: {_reason(source.response)}")
-        for event in source:
-            data = json.loads(event.data)
-            if event.event == "output":
-                yield data["chunk"]
-            elif event.event == "completed":
-                self.metrics = data.get("metrics", {})
-                if data["status"] != "succeeded":
-                    raise ServeError(f"the prediction {data['status']}: {data.get('error')}")
-                return
-            elif event.event == "error":
-                raise ServeError(f"the stream broke: {data.get('error')}")
-        raise ServeError("the server closed the connection before the prediction ended")
-
-
-def _reason(response: httpx2.Response) -> str:
-    """The error's text: Cog says it as `error`, or as `detail` where an input is wrong."""
-    body = response.read()
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return body.decode(errors="replace")
-    details = answer.get("detail")
-    if isinstance(details, list):
-        return "; ".join(f"{'.'.join(map(str, item['loc'][2:]))}: {item['msg']}" for item in details)
-    return str(answer.get("error", answer))
+        with start_blocking_portal("asyncio") as portal:
+            client = portal.call(http_client, Timeouts())
+            prediction = CogPrediction(client, self._url, self._inputs)
+            chunks = prediction.chunks()
+            try:
+                yield from iterate(portal, chunks)
+                self.metrics = prediction.metrics
+            finally:
+                portal.call(chunks.aclose)
+                portal.call(client.aclose)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from cogsmith import manifest
 from cogsmith.errors import MissingExtra, MissingPackages, ServeError, UserError
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Return the variables for a server of the work directory `folder`.
+def environment(folder: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables for a server of the work directory `folder`; those in `extra` win over all others.
 
     Raises ServeError for a folder that cannot be served, MissingExtra and MissingPackages for packages that the image
     would have and this machine lacks.
@@ -36,6 +37,7 @@ def environment(folder: Path) -> dict[str, str]:
         # The work directory's own copy of the engine must win over ours.
         "PYTHONPATH": _before(folder, os.environ.get("PYTHONPATH")),
         "LOG_FORMAT": "console",
+        **(extra or {}),
     }
 
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path, PurePosixPath
 
 from cogsmith import manifest
+from cogsmith.config.model import WORK
 from cogsmith.errors import UserError
+
+
+def find(name: str, root: Path) -> Path | None:
+    """Return the work directory `name` of the project at `root`, else the one at that path; None if neither is."""
+    candidates = (root / WORK / name, Path(name))
+    return next((folder.absolute() for folder in candidates if (folder / "cog.yaml").is_file()), None)
+
+
+def rendered(root: Path) -> list[str]:
+    """Names of all work directories under `work/` of the project at `root`."""
+    return sorted(path.parent.name for path in (root / WORK).glob("[!.]*/cog.yaml"))
+
+
+def what_there_is(name: str, root: Path) -> str:
+    """For a message about `name`, which is no work directory: the one that was perhaps meant, and all there are."""
+    built = rendered(root)
+    nearest = difflib.get_close_matches(name, built, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return hint + (f"work/ holds {', '.join(built)}" if built else "work/ holds none; run ./build")
 
 
 def checkpoint_folder(folder: Path) -> Path:

@@ -1,0 +1,56 @@
+"""What the commands that call a served model have in common: which model, and as whom."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+
+from cogsmith.cli import folders
+from cogsmith.cli.console import err
+from cogsmith.client import Connection, connect
+
+_NOTED_WAIT = 1.0
+"""Seconds from which on a user may wonder why nothing happens."""
+
+Endpoint = Annotated[
+    str,
+    typer.Argument(
+        help="replicate:ORG/MODEL[/VERSION], replicate:deployment/ORG/NAME, http://HOST:PORT (a Cog server), "
+        "ws://HOST:PORT or HOST:PORT (LMTP), local:FOLDER, or a work directory: its name under work/, or its path.",
+    ),
+]
+AccessToken = Annotated[
+    str | None,
+    typer.Option(
+        "--token", help="The API token. REPLICATE_API_TOKEN is the better place: others can read command lines."
+    ),
+]
+TokenizerPath = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="A tokenizer.json or its folder, in place of the one that the server sends."),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="The model's name, which LMQL's own server wants to hear.")
+]
+Deadline = Annotated[
+    float | None, typer.Option("--deadline", help="Most seconds the calls may take, waiting included.", min=0.001)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def connection(endpoint: str, token: str | None, tokenizer: str | None, model: str | None) -> Connection:
+    """Return a connection to an endpoint as `connect` takes it, or to a work directory, run in this process.
+
+    What is tried again later is said on stderr. Raises what `connect` raises, and UserError where there is no such work
+    directory.
+    """
+    set_on_retry_hooks([_note_retry])  # what stamina does by itself may write to stdout
+    place = endpoint if ":" in endpoint else f"local:{folders.find(endpoint)}"
+    return connect(place, token=token, tokenizer=tokenizer, model=model)
+
+
+def _note_retry(details: RetryDetails) -> None:
+    if details.wait_for >= _NOTED_WAIT:
+        err.print(f"{details.caused_by}; trying again in {details.wait_for:.0f} s", style="dim", markup=False)

@@ -1,0 +1,67 @@
+"""Prompts, chat messages and token ids as a user gives them on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cogsmith.errors import UserError
+
+FILE_PREFIX = "file::"
+
+_MESSAGES_FIX = 'write a list, such as [{"role": "user", "content": "Hi"}]'
+_IDS = re.compile(r"\d+([\s,]+\d+)*")
+
+
+def read_prompts(given: Sequence[str], delimiter: str | None) -> list[str]:
+    """Return the prompts: each value as it is, or what stands in the file of a `file::PATH`.
+
+    A file is one prompt, or with a `delimiter` as many as it separates; empty ones are left out. Raises UserError for
+    a file that cannot be read or holds no prompt.
+    """
+    return [prompt for value in given for prompt in _prompts_of(value, delimiter)]
+
+
+def _prompts_of(value: str, delimiter: str | None) -> list[str]:
+    if not value.startswith(FILE_PREFIX):
+        return [value]
+    path = Path(value.removeprefix(FILE_PREFIX)).expanduser()
+    text = _read(path)
+    prompts = [prompt for prompt in (text.split(delimiter) if delimiter else [text]) if prompt]
+    if not prompts:
+        raise UserError(f"{path} holds no prompt", fix="write one into it, or give the text itself")
+    return prompts
+
+
+def read_messages(value: str) -> list[dict[str, Any]]:
+    """Return chat messages from JSON text, from a file of it, or from stdin where `value` is `-`.
+
+    Raises UserError for what is no list of objects.
+    """
+    text = value if value.lstrip().startswith(("[", "{")) else _read(Path(value))
+    try:
+        messages = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--messages cannot be read as JSON: {error}", fix=_MESSAGES_FIX) from error
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise UserError("--messages is no list of messages", fix=_MESSAGES_FIX)
+    return messages
+
+
+def parse_ids(option: str, value: str) -> tuple[int, ...]:
+    """Return the token ids in `value`, separated by commas or spaces. Raises typer's usage error for `option`."""
+    if not _IDS.fullmatch(value.strip()):
+        raise typer.BadParameter(f"{option} is {value!r}, not token ids; give them as 504,3575,282")
+    return tuple(map(int, re.split(r"[\s,]+", value.strip())))
+
+
+def _read(path: Path) -> str:
+    try:
+        return typer.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}", fix="name a text file in UTF-8") from error

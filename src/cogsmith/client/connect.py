@@ -1,0 +1,95 @@
+"""An endpoint and settings -> a client."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from cogsmith.client.client import AsyncClient
+from cogsmith.client.endpoint import CogServer, LmtpServer, LocalFolder, parse_endpoint
+from cogsmith.client.sync import Client, run_in_thread
+from cogsmith.client.transport import Timeouts, Transport
+from cogsmith.errors import EndpointError, MissingExtra
+
+
+class Connection:
+    """What `connect` returns: `async with` gives an AsyncClient, `with` a Client. Either closes all at its end."""
+
+    def __init__(self, transport: Transport, **settings: Any) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+        self._client: AsyncClient | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        self._client = AsyncClient(self._transport, **self._settings)
+        return self._client
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    def __enter__(self) -> Client:
+        return self._stack.enter_context(run_in_thread(self))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+
+def connect(
+    endpoint: str,
+    *,
+    token: str | None = None,
+    base_url: str | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    model: str | None = None,
+    timeouts: Timeouts | None = None,
+    max_recoveries: int = 2,
+    **model_args: Any,
+) -> Connection:
+    """Return a connection to `endpoint`, for `async with` (an AsyncClient) or `with` (a Client).
+
+    Endpoints: `replicate:ORG/MODEL[/VERSION]`, `replicate:deployment/ORG/NAME`, `http://HOST:PORT` (a bare Cog server),
+    `ws://HOST:PORT` or `HOST:PORT` (any LMTP server), `local:FOLDER` (a work directory or a checkpoint folder, in this
+    process). Nothing is sent before the first call.
+
+    `token` is Replicate's, by default from REPLICATE_API_TOKEN; another server gets one only where it is given here.
+    `base_url` is the Replicate API's, by default from REPLICATE_BASE_URL, then https://api.replicate.com; its /v1 may
+    be left out. `tokenizer` is a `tokenizers.Tokenizer`, a tokenizer.json or the folder of one; None takes the
+    server's own. `model` is the name that LMQL's own server wants to hear; others ignore it. `max_recoveries` is how
+    often a call may go on in a new prediction after its own was cut. `model_args` go to `from_pretrained` and are for
+    `local:` only.
+    Raises EndpointError, AuthenticationError.
+    """
+    place = parse_endpoint(endpoint)
+    if model_args and not isinstance(place, LocalFolder):
+        raise EndpointError(
+            f"{endpoint} takes no {', '.join(sorted(model_args))}", fix="model arguments are for local:FOLDER"
+        )
+    timeouts = timeouts or Timeouts()
+    transport: Transport
+    if isinstance(place, LocalFolder):
+        try:
+            from cogsmith.client.local import LocalTransport
+        except ImportError as error:
+            raise MissingExtra("engine", "Running a model in this process") from error
+        transport = LocalTransport(place.folder, model_args)
+    elif isinstance(place, LmtpServer):
+        from cogsmith.client.websocket import WebSocketTransport
+
+        transport = WebSocketTransport(place.url, token, timeouts)
+    elif isinstance(place, CogServer):
+        from cogsmith.client.cog_http import CogTransport
+
+        transport = CogTransport(place.url, token, timeouts)
+    else:
+        from cogsmith.client.replicate import ReplicateTransport
+
+        transport = ReplicateTransport(place, token, base_url, timeouts)
+    return Connection(transport, tokenizer=tokenizer, model=model, timeouts=timeouts, max_recoveries=max_recoveries)

@@ -1,0 +1,113 @@
+"""A model in this process: the engine and the predictor of a container, without Cog and without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cogsmith import manifest
+from cogsmith.client.once import Once
+from cogsmith.engine.loader import LoadedModel, load
+from cogsmith.engine.transformers_engine import TransformersEngine
+from cogsmith.errors import EndpointError, PredictionFailed
+from cogsmith.lmtp import AnyOperation, serialize_batch
+from cogsmith.manifest import Limits
+from cogsmith.predictor.mailbox import Cancelled, Mailbox
+from cogsmith.predictor.meter import Meter
+from cogsmith.predictor.session import Session
+
+_MAX_PREDICTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A model that runs."""
+
+    engine: TransformersEngine
+    tokenizer: Any
+    limits: Limits
+
+
+class LocalTransport:
+    """Runs batches on the work directory or checkpoint folder `folder`. Implements `Transport`.
+
+    The model is loaded by the first prediction, with `model_args` over what the work directory says.
+    """
+
+    ends_by_itself = True
+
+    def __init__(self, folder: Path, model_args: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._model_args = model_args
+        self._threads = ThreadPoolExecutor(_MAX_PREDICTIONS, thread_name_prefix="local-prediction")
+        self._served = Once(self._serve)
+        self._engines: list[TransformersEngine] = []
+
+    async def run(self, operations: Sequence[AnyOperation]) -> AsyncGenerator[str]:
+        """Run the operations as one prediction: see `Transport`."""
+        served = await self._served.get()
+        mailbox = Mailbox(served.limits.timeout_seconds)
+        session = Session(served.engine, served.limits, mailbox, Meter(_ignore), tokenizer=served.tokenizer)
+        chunks: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(item: str | Exception | None) -> None:
+            loop.call_soon_threadsafe(chunks.put_nowait, item)
+
+        running = loop.run_in_executor(self._threads, _run, session, serialize_batch(operations), put)
+        try:
+            while (chunk := await chunks.get()) is not None:
+                if isinstance(chunk, Exception):
+                    raise PredictionFailed(f"the prediction failed: {chunk!r}") from chunk
+                yield chunk
+        finally:
+            mailbox.cancel()
+            await running
+
+    async def aclose(self) -> None:
+        """End all predictions and free the model. Idempotent."""
+        await self._served.aclose()
+        for engine in self._engines:
+            await asyncio.to_thread(engine.close)
+        self._engines.clear()
+        self._threads.shutdown(wait=False)
+
+    async def _serve(self) -> _Served:
+        try:
+            loaded, limits = await asyncio.to_thread(_load, self._folder, self._model_args)
+        except (OSError, ValueError) as error:
+            raise EndpointError(
+                f"{self._folder} cannot be loaded: {error}", fix="give a work directory or a checkpoint folder"
+            ) from error
+        engine = TransformersEngine(loaded, limits)
+        self._engines.append(engine)
+        return _Served(engine, loaded.tokenizer, limits)
+
+
+def _load(folder: Path, model_args: Mapping[str, Any]) -> tuple[LoadedModel, Limits]:
+    if not (folder / manifest.FILE_NAME).is_file():
+        return load(folder, model_args, name=folder.name), Limits()
+    settings = manifest.read(folder)
+    arguments = {**manifest.model_args(settings, os.environ), **model_args}
+    return load(folder / settings.checkpoint, arguments, name=settings.name), settings.limits
+
+
+def _run(session: Session, batch: str, put: Callable[[str | Exception | None], None]) -> None:
+    """Run a session to its end, on a thread of its own: its chunks, then None or what went wrong."""
+    try:
+        for chunk in session.run(batch):
+            put(chunk)
+        put(None)
+    except Cancelled:
+        put(None)
+    except Exception as error:
+        put(error)
+
+
+def _ignore(name: str, value: float) -> None:
+    """Take a metric: nobody here asks for it."""

@@ -1,0 +1,56 @@
+"""What a generation may be told. The defaults are LMTP's own: greedy, 32 tokens, the best token listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
+
+from cogsmith.lmtp import Allow
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Options of `generate`, `text` and `chat`; all may be left out."""
+
+    max_tokens: int
+    """Most tokens of a continuation; 32."""
+    temperature: float
+    """0, the default, takes the likeliest token."""
+    top_p: float
+    """Sample from the smallest set of tokens with this much probability; 1 is off."""
+    top_k: int
+    """Sample from this many best tokens; 0 is off."""
+    repetition_penalty: float
+    """Divides positive and multiplies negative logits of ids in prompt and continuation; 1 is off."""
+    presence_penalty: float
+    """Subtracted from the logits of ids in the continuation; 0 is off."""
+    frequency_penalty: float
+    """The same, times the number of occurrences."""
+    logit_bias: Mapping[int, float]
+    """Added to the logits, by token id."""
+    allow: Allow | Iterable[int]
+    """The only ids that may be sampled; `lmtp.pack_mask(ids)` for a mask that is used often."""
+    stop: str | Sequence[str | Sequence[int]]
+    """Texts and sequences of ids that end a continuation. The token that completes one still comes."""
+    min_tokens: int
+    """Before so many tokens, no end token is sampled and no `stop` counts; 0."""
+    seed: int
+    """Makes draws repeatable."""
+    n: int
+    """How many continuations; 1. They are told apart by their tokens' `index`."""
+    top_logprobs: int
+    """How many of the best tokens are listed with each token; 1."""
+    logprob_ids: Sequence[int]
+    """Ids whose log-probabilities come with every token."""
+    deadline: float
+    """Seconds from the call, waiting included. Then DeadlineExceeded is raised, and what still runs is ended."""
+
+
+class ScoreOptions(TypedDict, total=False):
+    """Options of `score`; all may be left out."""
+
+    top_logprobs: int
+    """How many of the best tokens are listed with each scored one; 0."""
+    logprob_ids: Sequence[int]
+    """Ids whose log-probabilities come with every token."""
+    deadline: float
+    """Seconds from the call, waiting included."""

@@ -1,0 +1,106 @@
+"""A caller's arguments -> the operation they mean. Every value that has no meaning is named at once, before anything
+is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex, TypeVar
+
+import msgspec
+
+from cogsmith.client.options import GenerateOptions, ScoreOptions
+from cogsmith.errors import InternalError, RequestError, RequestRejected
+from cogsmith.lmtp import Allow, ExtendedGenerate, ExtendedScore, pack_mask
+from cogsmith.lmtp.payload import dump_payload, parse_payload
+
+R = TypeVar("R", ExtendedGenerate, ExtendedScore)
+
+
+def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str | None) -> ExtendedGenerate:
+    """Return the operation that `options` ask for. Raises RequestRejected."""
+    fields: dict[str, Any] = _fields(ExtendedGenerate, options)
+    if "stop" in fields:
+        fields["stop"] = _stops(fields["stop"])
+    if "allow" in fields:
+        fields["allow"] = _mask(fields["allow"])
+    if "logit_bias" in fields:
+        fields["logit_bias"] = _bias(fields["logit_bias"])
+    return _checked(ExtendedGenerate(prompt=_ids("prompt", prompt), model=model, stream_id=0, **fields))
+
+
+def score_request(
+    prompt: Sequence[int], scored: Sequence[Sequence[int]], options: ScoreOptions, model: str | None
+) -> ExtendedScore:
+    """Return the operation that scores each of `scored` after `prompt`. Raises RequestRejected."""
+    fields = _fields(ExtendedScore, options)
+    listed = tuple(_ids(f"options[{position}]", option) for position, option in enumerate(scored))
+    return _checked(ExtendedScore(prompt=_ids("prompt", prompt), options=listed, model=model, stream_id=0, **fields))
+
+
+def check_deadline(seconds: float | None) -> None:
+    """Raises RequestRejected for a deadline that is over before it begins."""
+    if seconds is not None and not seconds > 0:
+        raise RequestRejected(f"deadline is {seconds}", fix="give seconds, more than 0")
+
+
+def _fields(kind: type[R], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are fields of the operation. Raises RequestRejected for names that are none."""
+    known = {field.name for field in msgspec.structs.fields(kind)} - {"prompt", "options", "model", "stream_id", "lmtp"}
+    fields = {name: value for name, value in options.items() if name != "deadline"}
+    if unknown := sorted(fields.keys() - known):
+        raise RequestRejected(
+            f"there is no option {', '.join(unknown)}", fix=f"give some of {', '.join(sorted(known))}"
+        )
+    if odd := [f"{name} is {value}" for name, value in fields.items() if _is_infinite(value)]:
+        raise RequestRejected("; ".join(odd), fix="give finite numbers")
+    if "logprob_ids" in fields:
+        fields["logprob_ids"] = _ids("logprob_ids", fields["logprob_ids"])
+    return fields
+
+
+def _checked(request: R) -> R:
+    """Return `request` if a server would take it, by the protocol's own rules. Raises RequestRejected if not."""
+    try:
+        parsed = parse_payload(type(request), dump_payload(request).encode())
+    except InternalError as error:
+        raise RequestRejected(error.message, fix="give finite numbers, texts and lists") from error
+    if parsed.faults:
+        raise RequestRejected("; ".join(parsed.faults))
+    return request
+
+
+def _stops(given: str | Sequence[str | Sequence[int]]) -> tuple[str | tuple[int, ...], ...]:
+    entries = [given] if isinstance(given, str) else given
+    return tuple(entry if isinstance(entry, str) else _ids("stop", entry) for entry in entries)
+
+
+def _mask(given: Allow | Iterable[int]) -> Allow:
+    try:
+        return given if isinstance(given, Allow) else pack_mask(_ids("allow", given))
+    except RequestError as error:
+        raise RequestRejected(error.message, fix=error.fix) from error
+
+
+def _bias(given: Mapping[int, float]) -> Mapping[int, float]:
+    try:
+        bias = {operator.index(id_): float(number) for id_, number in given.items()}
+    except (TypeError, ValueError) as error:
+        raise RequestRejected(f"logit_bias holds what is no number by token id: {error}") from error
+    if odd := [id_ for id_, number in bias.items() if _is_infinite(number)]:
+        raise RequestRejected(f"logit_bias[{odd[0]}] is {bias[odd[0]]}", fix="give finite numbers, or use `allow`")
+    return bias
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _ids(name: str, given: Iterable[SupportsIndex]) -> tuple[int, ...]:
+    """Return token ids as plain integers, whatever library's they were."""
+    try:
+        return tuple(map(operator.index, given))
+    except TypeError as error:
+        raise RequestRejected(f"{name} holds what is no token id: {error}", fix="give whole numbers") from error

@@ -1,0 +1,70 @@
+"""Text over tokens: whole characters while they come, and nothing of a stop text."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+from cogsmith.client.results import Token
+from cogsmith.client.stream import Stream
+from cogsmith.client.tokenizer import ClientTokenizer
+from cogsmith.detokenize import StopStrings, TextDecoder
+from cogsmith.errors import RequestRejected
+
+
+class TextStream:
+    """Iterate over it for pieces of text. Closing it before its end cancels the call. `tokens` is what it reads."""
+
+    def __init__(
+        self, tokens: Stream, tokenizer: Callable[[], Awaitable[ClientTokenizer]], stops: Sequence[str], min_tokens: int
+    ) -> None:
+        self.tokens = tokens
+        self._tokenizer = tokenizer
+        self._stops = StopStrings(stops)
+        self._min_tokens = min_tokens
+        self._decoder: TextDecoder | None = None
+        self._num_tokens = 0
+
+    async def result(self) -> str:
+        """Wait for the end; return the text that was not yet iterated over. Raises what the tokens raise."""
+        return "".join([piece async for piece in self])
+
+    async def aclose(self) -> None:
+        """End the call, where it has not ended. Idempotent."""
+        await self.tokens.aclose()
+
+    def __aiter__(self) -> TextStream:
+        return self
+
+    async def __anext__(self) -> str:
+        """Return the next piece, at least a character. Raises what the tokens raise."""
+        if self._decoder is None:
+            self._decoder = TextDecoder((await self._tokenizer()).decode)
+        async for token in self.tokens:
+            if piece := self._push(self._decoder, token):
+                return piece
+        if rest := self._shown(self._decoder.flush()) + self._stops.flush():
+            return rest
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _push(self, decoder: TextDecoder, token: Token) -> str:
+        self._num_tokens += 1
+        # An end token has no text for a reader, even where the tokenizer does not call it special.
+        return "" if token.finish_reason == "stop" else self._shown(decoder.push(token.token))
+
+    def _shown(self, text: str) -> str:
+        return self._stops.push(text, armed=self._num_tokens > self._min_tokens)
+
+
+def check_single(n: int) -> None:
+    """Raises RequestRejected for several continuations, whose text would be mixed."""
+    if n != 1:
+        raise RequestRejected(f"n is {n}, and text comes from one continuation", fix="use generate for several")

@@ -1,0 +1,108 @@
+"""The client's tokenizer: text to ids and back, without transformers."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from cogsmith import detokenize
+from cogsmith.client import chat
+from cogsmith.errors import EndpointError, ProtocolError, RequestRejected
+from cogsmith.lmtp import TokenizerFiles
+
+
+class ClientTokenizer:
+    """A `tokenizers.Tokenizer` and what belongs to it: special tokens by name, and the chat template."""
+
+    def __init__(self, tokenizer: Tokenizer, special: Mapping[str, Any] | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._special = special or {}
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token with its id."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return vocabulary
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the vocabulary: equal where ids mean the same."""
+        return detokenize.fingerprint(self.vocabulary)
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the token that fills up a batch: the end token where there is none for it; None where not known."""
+        token = self._special.get("pad_token") or self._special.get("eos_token")
+        return self.vocabulary.get(token) if isinstance(token, str) else None
+
+    def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
+        """Return the ids of `text`, with the special tokens that a whole prompt begins or ends with if `special`."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """Return the ids of chat messages, ready to be answered. Raises RequestRejected where no template fits."""
+        template = self._special.get("chat_template")
+        if not isinstance(template, str):
+            raise RequestRejected("this model has no chat template", fix="give a prompt instead of messages")
+        # The template has already written the special tokens that the text needs.
+        return self.encode(chat.render(template, messages, self._special), special=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def token_text(self, id_: int) -> str:
+        """Return one token's text, a special token's too."""
+        text: str = self._tokenizer.decode([id_], skip_special_tokens=False)
+        return text
+
+
+def open_tokenizer(given: str | Path | Tokenizer) -> ClientTokenizer:
+    """Take a tokenizer as it is, or read tokenizer.json at the path or in the folder. Raises EndpointError."""
+    if not isinstance(given, str | Path):
+        return ClientTokenizer(given)
+    path = Path(given).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        # A file may say how long its training texts were; prompts are not to be cut or filled up to that.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return ClientTokenizer(tokenizer, _special_in(file.parent))
+    except Exception as error:  # `tokenizers` raises bare Exceptions
+        raise EndpointError(
+            f"there is no tokenizer to read at {given}: {error}", fix="give a tokenizer.json or a folder with one"
+        ) from error
+
+
+def from_files(files: TokenizerFiles) -> ClientTokenizer:
+    """Return the tokenizer that a server sent. Raises ProtocolError where it is none."""
+    try:
+        text = gzip.decompress(base64.b64decode(files.tokenizer, validate=True)).decode()
+        return ClientTokenizer(Tokenizer.from_str(text), files.special)
+    except Exception as error:  # `tokenizers` raises bare Exceptions
+        raise ProtocolError(f"the server's tokenizer cannot be read: {error}") from error
+
+
+def _special_in(folder: Path) -> Mapping[str, Any]:
+    """What tokenizer_config.json says, and chat_template.jinja, as Hugging Face folders hold them."""
+    config = folder / "tokenizer_config.json"
+    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    special = {name: _content(value) for name, value in stated.items()}
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        special["chat_template"] = template.read_text(encoding="utf-8")
+    return special
+
+
+def _content(value: Any) -> Any:
+    """A token may be spelled out with its properties; its text is what counts."""
+    return value["content"] if isinstance(value, dict) and "content" in value else value

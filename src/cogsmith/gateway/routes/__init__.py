@@ -1,0 +1,1 @@
+"""The HTTP routes: each reads a request, calls one thing, and presents what came of it."""

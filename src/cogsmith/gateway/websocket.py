@@ -1,0 +1,221 @@
+"""LMTP at a WebSocket, as `lmql serve-model` offers it.
+
+A client's text is an operation, `VERB {…}`, or a batch of them, `[[VERB, {…}], …]`. Each text becomes one prediction;
+the lines of its output come back as texts `VERB [{…}, …]`. LMQL 0.7.3 waits for ever for a stream that ends without a
+finish reason, so such a stream is given an error item here. A client that leaves cancels what it asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from cogsmith import __version__, lmtp
+from cogsmith.errors import Overloaded, ProtocolError, UnknownResource
+from cogsmith.gateway import present
+from cogsmith.gateway.models import Models
+from cogsmith.gateway.predictions import Predictions
+from cogsmith.gateway.present import Json
+from cogsmith.gateway.problems import HTTPProblem, from_error
+from cogsmith.gateway.worker import Worker
+
+_MAX_RUNNING = 256
+_FORM = 'send VERB {...}, or a batch [["VERB", {...}], ...]'
+
+
+class _Operation(msgspec.Struct):
+    """What must be known of an operation to end its stream well."""
+
+    stream_id: int
+    lmtp: str | None = None
+
+
+class _Item(msgspec.Struct):
+    """What must be known of an answer: whether it ends its stream."""
+
+    stream_id: int | None
+    index: int | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+_batch = msgspec.json.Decoder(list[Raw])
+_operation = msgspec.json.Decoder(tuple[str, _Operation])
+_item = msgspec.json.Decoder(_Item)
+
+
+class LmtpRoutes:
+    """The WebSocket of the default model at `/`, of each model at `/NAME`; and a page that says so."""
+
+    def __init__(self, models: Models, predictions: Predictions) -> None:
+        self._models = models
+        self._predictions = predictions
+
+    def routes(self) -> list[BaseRoute]:
+        """The page and the sockets."""
+        return [
+            Route("/", self._about, methods=["GET"]),
+            WebSocketRoute("/", self._talk),
+            WebSocketRoute("/{name}", self._talk),
+        ]
+
+    async def _about(self, request: Request) -> Response:
+        base = present.base_url(request)
+        return Json(
+            {
+                "cogsmith": __version__,
+                "lmtp": base.replace("http", "ws", 1),
+                "replicate_api": f"{base}/v1",
+                "models": {worker.model.name: worker.state for worker in self._models.all()},
+            }
+        )
+
+    async def _talk(self, socket: WebSocket) -> None:
+        try:
+            _require_own_page(socket)
+            name = socket.path_params.get("name")
+            worker = self._models.find(present.LOCAL_OWNER, name) if name else self._models.default()
+        except (HTTPProblem, UnknownResource) as error:
+            await socket.send_denial_response(from_error(error).response())
+            return
+        await socket.accept()
+        await _Connection(socket, worker, self._predictions).serve()
+
+
+class _Connection:
+    """One client. It may have so many texts answered at once; the next is read when one of them is done."""
+
+    def __init__(self, socket: WebSocket, worker: Worker, predictions: Predictions) -> None:
+        self._socket = socket
+        self._worker = worker
+        self._predictions = predictions
+        self._room = anyio.Semaphore(_MAX_RUNNING)
+
+    async def serve(self) -> None:
+        """Answer until the client leaves; then end what it asked for."""
+        try:
+            async with anyio.create_task_group() as running:
+                while True:
+                    await self._room.acquire()
+                    running.start_soon(self._answer, await self._next())
+        except* (WebSocketDisconnect, WebSocketDisconnected):
+            pass
+
+    async def _next(self) -> str:
+        """The next text; empty for a message that is none. Raises WebSocketDisconnect."""
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        return message.get("text") or ""
+
+    async def _answer(self, text: str) -> None:
+        try:
+            batch, streams = _read(text)
+            await self._predict(batch, streams)
+        except ProtocolError as error:
+            await self._send([lmtp.encode_items([lmtp.MessageError(stream_id=None, error=str(error))])])
+        finally:
+            self._room.release()
+
+    async def _predict(self, batch: str, streams: _Streams) -> None:
+        name = f"{present.LOCAL_OWNER}/{self._worker.model.name}"
+        try:
+            prediction = self._predictions.create(self._worker, {"ops_batch_json": batch}, model_ref=name)
+        except Overloaded as error:
+            await self._send(streams.failed(str(error)))
+            return
+        try:
+            async for chunk in prediction.chunks_from():
+                await self._send(streams.regrouped(chunk))
+            if prediction.status == "succeeded":
+                await self._send(streams.broken_off())
+            else:
+                await self._send(
+                    streams.failed(f"the prediction {prediction.status}: {prediction.error or 'no reason given'}")
+                )
+        finally:
+            if not prediction.ended:
+                self._predictions.cancel(prediction.id)
+
+    async def _send(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            await self._socket.send_text(text)
+
+
+class _Streams:
+    """The streams that one text asked for and that have not ended, with the verb and the version of each."""
+
+    def __init__(self, operations: Iterable[tuple[str, _Operation]]) -> None:
+        self._open = {operation.stream_id: (verb, operation.lmtp) for verb, operation in operations}
+
+    def regrouped(self, chunk: str) -> Iterator[str]:
+        """Yield the lines of a chunk of output, which are whole, as texts: lines of one verb that follow each other."""
+        lines = (line.partition(" ") for line in chunk.split("\n") if line)
+        for verb, group in groupby(lines, key=itemgetter(0)):
+            payloads = [payload for _, _, payload in group]
+            for payload in payloads:
+                self._note(verb, _item.decode(payload))
+            yield f"{verb} [{', '.join(payloads)}]"
+
+    def broken_off(self) -> Iterator[str]:
+        """Yield the end of each 1.0 stream that the model ended without a reason: what it does after a late error."""
+        for stream_id, (verb, version) in self._open.items():
+            if version is None:
+                yield _failure(stream_id, verb, version, "the model ended this stream early; its log says why")
+
+    def failed(self, reason: str) -> Iterator[str]:
+        """Yield the end, for `reason`, of every stream. A 1.1 client takes it for those of the branches that go on."""
+        for stream_id, (verb, version) in self._open.items():
+            yield _failure(stream_id, verb, version, reason)
+
+    def _note(self, verb: str, item: _Item) -> None:
+        is_last = item.finish_reason is not None or item.error is not None
+        if item.stream_id is not None and (verb == lmtp.Info.verb or (is_last and item.index is None)):
+            self._open.pop(item.stream_id, None)
+
+
+def _failure(stream_id: int, verb: str, version: str | None, reason: str) -> str:
+    """The text that ends a stream with an error, in the form that its version of LMTP has for it."""
+    if version is not None:
+        return lmtp.encode_items([lmtp.End(stream_id=stream_id, finish_reason="error", error=reason)])
+    if verb == lmtp.ModelInfo.verb:
+        return lmtp.encode_items([lmtp.MessageError(stream_id=stream_id, error=reason)])
+    return lmtp.encode_items([lmtp.TokenError(stream_id=stream_id, error=reason)])
+
+
+def _read(text: str) -> tuple[str, _Streams]:
+    """Return the batch that a client's text is, and its streams. Raises ProtocolError where it is neither form."""
+    if not text.lstrip().startswith("["):
+        verb, _, payload = text.partition(" ")
+        text = f"[[{json.dumps(verb)}, {payload}]]"
+    try:
+        items = _batch.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise ProtocolError(f"the message is no LMTP: {error}", fix=_FORM) from error
+    return text, _Streams(operation for item in items if (operation := _readable(item)))
+
+
+def _readable(item: Raw) -> tuple[str, _Operation] | None:
+    """An operation that names a stream. Of all others the model says what is wrong, on no stream."""
+    try:
+        return _operation.decode(item)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _require_own_page(socket: WebSocket) -> None:
+    """Refuse the scripts of other web pages: a browser lets them open any WebSocket, loopback's too."""
+    origin = socket.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        raise HTTPProblem(403, "Forbidden", f"Pages of {origin} may not open this socket")

@@ -1,0 +1,37 @@
+"""Prompts, chat messages and token ids as they are typed."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from cogsmith.cli.inputs import parse_ids, read_messages, read_prompts
+
+
+def test_a_file_is_one_prompt_unless_a_delimiter_parts_it(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("Once\nupon\n\na time\n", encoding="utf-8")
+    given = ["first", f"file::{file}"]
+    assert read_prompts(given, None) == ["first", "Once\nupon\n\na time\n"]
+    assert read_prompts(given, "\n\n") == ["first", "Once\nupon", "a time\n"]
+    assert read_prompts(given, "\n") == ["first", "Once", "upon", "a time"]
+
+
+def test_a_delimiter_leaves_prompts_that_are_typed_alone():
+    assert read_prompts(["a|b", ""], "|") == ["a|b", ""]
+
+
+def test_messages_come_as_text_from_a_file_or_from_stdin(tmp_path, monkeypatch):
+    messages = [{"role": "user", "content": "Grüße"}]
+    text = json.dumps(messages, ensure_ascii=False)
+    (tmp_path / "chat.json").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+    assert read_messages(f" {text}") == messages
+    assert read_messages(str(tmp_path / "chat.json")) == messages
+    assert read_messages("-") == messages
+
+
+@pytest.mark.parametrize("text", ["504,3575,282", "504 3575 282", " 504, 3575,\t282 "])
+def test_ids_are_parted_by_commas_or_spaces(text):
+    assert parse_ids("--prompt-ids", text) == (504, 3575, 282)

@@ -1,0 +1,276 @@
+"""The client against the real Cog runtime, the engine in this process, and the gateway: plain transformers' numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+
+import pytest
+import torch
+
+from cogsmith.client import connect
+from cogsmith.errors import (
+    ClientError,
+    DeadlineExceeded,
+    OperationFailed,
+    RequestRejected,
+    ServiceUnavailable,
+    StreamBroken,
+    TokenizerMismatch,
+)
+from cogsmith.gateway import cog_process
+
+from ..e2e import gateway as gateways
+from ..e2e.conftest import byte_tokenizer
+from ..engine.models import plain_logprobs
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("client-servers")]
+
+
+@pytest.fixture(scope="module")
+def gateway(tiny, tmp_path_factory):
+    """A gateway over the tiny model: its address."""
+    _, folder = tiny
+    with gateways.running(folder, log=tmp_path_factory.mktemp("gateway") / "log") as running:
+        yield running.url.removeprefix("http://")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COGSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("REPLICATE_API_TOKEN", "r8_secret")
+        yield
+
+
+@pytest.fixture(params=["http", "local", "replicate", "websocket"])
+def place(request, monkeypatch):
+    """An endpoint of each kind, over the same model."""
+    if request.param == "http":
+        return request.getfixturevalue("served")[1]
+    if request.param == "local":
+        return f"local:{request.getfixturevalue('tiny')[1]}"
+    address = request.getfixturevalue("gateway")
+    monkeypatch.setenv("REPLICATE_BASE_URL", f"http://{address}")
+    return "replicate:me/tiny" if request.param == "replicate" else address
+
+
+def call(place, work, **settings):
+    async def main():
+        async with connect(place, **settings) as client:
+            return await asyncio.wait_for(work(client), 90)
+
+    return asyncio.run(main())
+
+
+def greedy(model, prompt, count, allowed=None):
+    """Plain greedy decoding: ids, and each one's log-probability among those allowed."""
+    ids, logprobs = list(prompt), []
+    for _ in range(count):
+        row = plain_logprobs(model, ids)[-1]
+        if allowed is not None:
+            mask = torch.full_like(row, -torch.inf)
+            mask[list(allowed)] = 0.0
+            row = torch.log_softmax(row + mask, dim=-1)
+        ids.append(int(row.argmax()))
+        logprobs.append(row[ids[-1]].item())
+    return tuple(ids[len(prompt) :]), logprobs
+
+
+def test_many_at_once(tiny, place):
+    model, _ = tiny
+
+    async def work(client):
+        return await asyncio.gather(*(client.generate([i, 5], max_tokens=12).result() for i in range(40)))
+
+    for first, result in enumerate(call(place, work)):
+        ids, logprobs = greedy(model, [first, 5], 12)
+        assert result.ids == ids
+        assert [token.logprob for token in result.tokens] == pytest.approx(logprobs, abs=1e-4)
+        assert result.finish_reason == "length"
+
+
+def test_scores_and_distribution(tiny, place):
+    model, _ = tiny
+    options = [[10, 11, 12], [13], [14, 15]]
+
+    async def work(client):
+        return await asyncio.gather(
+            client.score([1, 2], options, top_logprobs=2),
+            client.distribution([1, 2], options),
+            client.distribution([1, 2], options, normalise="mean"),
+        )
+
+    scored, by_sum, by_mean = call(place, work)
+    sums, means = [], []
+    for option, one in zip(options, scored, strict=True):
+        rows = plain_logprobs(model, [1, 2, *option])[1:-1]
+        expected = [rows[step, id_].item() for step, id_ in enumerate(option)]
+        assert [token.logprob for token in one.tokens] == pytest.approx(expected, abs=1e-4)
+        assert max(one.tokens[0].top_logprobs, key=one.tokens[0].top_logprobs.get) == rows[0].argmax()
+        sums.append(sum(expected))
+        means.append(sum(expected) / len(option))
+    assert by_sum == pytest.approx(torch.tensor(sums).softmax(0).tolist(), abs=1e-4)
+    assert by_mean == pytest.approx(torch.tensor(means).softmax(0).tolist(), abs=1e-4)
+
+
+def test_a_mask_and_chosen_ids(tiny, place):
+    model, _ = tiny
+    allowed = [3, *range(100, 140)]
+    result = call(
+        place, lambda client: client.generate([4, 5], max_tokens=8, allow=allowed, logprob_ids=[3, 7]).result()
+    )
+    ids, logprobs = greedy(model, [4, 5], 8, allowed)
+    assert result.ids == ids
+    assert [token.logprob for token in result.tokens] == pytest.approx(logprobs, abs=1e-4)
+    assert all(set(token.logprobs) == {3} for token in result.tokens)
+
+
+def test_seeded_branches_are_repeatable(place):
+    options = {"max_tokens": 10, "temperature": 1.0, "n": 3, "seed": 11}
+    first, second = (call(place, lambda client: client.generate([1], **options).result()).branches for _ in range(2))
+    assert [branch.ids for branch in first] == [branch.ids for branch in second]
+    assert len({branch.ids for branch in first}) == 3
+
+
+def printable(tokenizer):
+    """Ids that are a character each."""
+    return [id_ for id_ in range(256) if 32 <= ord(tokenizer.decode([id_])[0]) < 127]
+
+
+def test_text_with_the_servers_own_tokenizer(tiny, place):
+    model, _ = tiny
+    tokenizer = byte_tokenizer()
+    prompt, allowed = tokenizer.encode("Grüße"), printable(tokenizer)
+
+    async def work(client):
+        pieces = [piece async for piece in client.text("Grüße", max_tokens=40, allow=allowed)]
+        return (await client.tokenizer()).encode("Grüße"), pieces
+
+    encoded, pieces = call(place, work)
+    assert list(encoded) == prompt
+    assert pieces == [tokenizer.decode([id_]) for id_ in greedy(model, prompt, 40, allowed)[0]]
+
+
+def test_stop_text(tiny, place):
+    model, _ = tiny
+    tokenizer = byte_tokenizer()
+    prompt, allowed = tokenizer.encode("ab"), printable(tokenizer)
+    ids, _ = greedy(model, prompt, 30, allowed)
+    text = tokenizer.decode(ids)
+    stop = text[10:13]
+
+    async def work(client):
+        stream = client.text("ab", max_tokens=30, allow=allowed, stop=stop)
+        return "".join([piece async for piece in stream]), stream.tokens.finish_reason
+
+    assert call(place, work) == (text[: text.index(stop)], "stop_sequence")
+
+
+def test_an_error_is_its_operations_own(tiny, place):
+    model, _ = tiny
+
+    async def work(client):
+        bad, good = client.generate([999], max_tokens=3), client.generate([1], max_tokens=3)
+        with pytest.raises(OperationFailed, match="999"):
+            await bad.result()
+        return (await good.result()).ids
+
+    assert call(place, work) == greedy(model, [1], 3)[0]
+
+
+def test_closing_one_leaves_the_other(tiny, place):
+    model, _ = tiny
+
+    async def work(client):
+        one, other = (client.generate([i], max_tokens=count) for i, count in ((1, 60), (2, 7000)))
+        await anext(other)
+        await other.aclose()
+        result = await one.result()
+        # A slot that is still taken would make this wait.
+        again = await asyncio.wait_for(client.generate([1], max_tokens=60).result(), 20)
+        return result.ids, again.ids
+
+    ids, _ = greedy(model, [1], 60)
+    assert call(place, work) == (ids, ids)
+
+
+def test_a_deadline(place):
+    async def work(client):
+        await client.model_info()
+        stream = client.generate([1], max_tokens=8000, deadline=0.5)
+        with pytest.raises(DeadlineExceeded):
+            await stream.result()
+        return stream.usage.tokens
+
+    assert 0 < call(place, work) < 8000
+
+
+def test_another_tokenizer(place):
+    other = byte_tokenizer()
+    other.add_tokens(["<new>"])
+    with pytest.raises(TokenizerMismatch, match=r"has 257 tokens, the server's 256; id 256 is '<new>' here"):
+        call(place, lambda client: client.generate([1]).result(), tokenizer=other.backend_tokenizer)
+
+
+def test_no_chat_template(place):
+    with pytest.raises(RequestRejected, match="no chat template"):
+        call(place, lambda client: client.chat([{"role": "user", "content": "x"}]).result())
+
+
+def test_a_checkpoint_folder_in_this_process(tiny):
+    model, folder = tiny
+    result = call(
+        f"local:{folder / 'checkpoints'}", lambda client: client.generate([1], max_tokens=5).result(), dtype="float32"
+    )
+    assert result.ids == greedy(model, [1], 5)[0]
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(ClientError, match=tmp_path.name):
+        call(f"local:{tmp_path}", lambda client: client.model_info())
+
+
+def children(pid):
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, timeout=10)
+    return [int(child) for child in listed.stdout.split()]
+
+
+def test_a_cog_server_that_dies(tiny):
+    """Nothing starts it again, so the caller is told, and of how many tokens."""
+    _, folder = tiny
+
+    async def work(client):
+        stream = client.generate([1], max_tokens=7000)
+        await anext(stream)
+        await asyncio.to_thread(server.stop)
+        with pytest.raises((StreamBroken, ServiceUnavailable)):
+            await stream.result()
+        return stream.usage.tokens
+
+    with cog_process.running(folder) as server:
+        assert call(server.url, work) > 0
+
+
+@pytest.mark.parametrize("kind", ["replicate", "websocket"])
+def test_a_killed_worker_loses_no_token(tiny, tmp_path, monkeypatch, kind):
+    """The gateway starts the model again; the calls go on in it."""
+    model, folder = tiny
+
+    async def work(client):
+        streams = [client.generate([i, 7], max_tokens=400) for i in range(6)]
+        for stream in streams:
+            await anext(stream)
+        (cog,) = children(running.process.pid)
+        os.kill(children(cog)[0], signal.SIGKILL)
+        return [(await stream.result()).ids for stream in streams]
+
+    with gateways.running(folder, log=tmp_path / "log") as running:
+        monkeypatch.setenv("REPLICATE_BASE_URL", running.url)
+        place = "replicate:me/tiny" if kind == "replicate" else running.url.removeprefix("http://")
+        for first, ids in enumerate(call(place, work)):
+            plain = plain_logprobs(model, [first, 7, *ids])
+            assert list(ids) == plain[1:-1].argmax(-1).tolist()
+            assert len(ids) == 400
