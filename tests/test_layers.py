@@ -19,13 +19,14 @@ MAY_IMPORT = {
     "lmtp": {"errors", "manifest"},
     "engine": {"errors", "manifest", "detokenize", "lmtp"},
     "predictor": GROUND | {"lmtp", "engine"},
+    "cache": {"errors"},
     "config": GROUND,
-    "sources": GROUND | {"config"},
-    "workdir": GROUND | {"config", "sources"},
+    "sources": GROUND | {"config", "cache"},
+    "workdir": GROUND | {"config", "sources", "cache"},
     # `local:` runs in the caller's process what a container runs.
-    "client": GROUND | {"lmtp", "engine", "predictor"},
+    "client": GROUND | {"lmtp", "engine", "predictor", "cache"},
     # `serve HF_NAME` builds the folder that it serves.
-    "gateway": GROUND | {"lmtp", "config", "sources", "workdir"},
+    "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache"},
     # `inspect` builds the engine's model without its weights, on this machine.
     "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine"},
 }

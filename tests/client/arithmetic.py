@@ -28,6 +28,12 @@ TOKENIZER = {
 }
 
 
+def digest(tokenizer):
+    """As docs/protocol.md says."""
+    text = json.dumps([tokenizer["tokenizer"], tokenizer["special"]], sort_keys=True)
+    return "sha256:" + sha256(text.encode()).hexdigest()
+
+
 def letters(ids):
     return "".join(chr(0x4E00 + id_) for id_ in ids)
 
@@ -62,22 +68,22 @@ def resolved(batch):
         yield verb, payload
 
 
-def answer(batch, info) -> list[str]:
+def answer(batch, info, tokenizer=TOKENIZER) -> list[str]:
     """All lines for a batch, streams interleaved token by token."""
-    streams = [_stream(verb, payload, info) for verb, payload in resolved(batch)]
+    streams = [_stream(verb, payload, info, tokenizer) for verb, payload in resolved(batch)]
     lines = []
     while streams:
         streams = [stream for stream in streams if (line := next(stream, None)) and not lines.append(line)]
     return lines
 
 
-def _stream(verb, payload, info) -> Iterator[str]:
+def _stream(verb, payload, info, tokenizer) -> Iterator[str]:
     extended = payload.get("lmtp") == "1.1"
     stream_id = payload["stream_id"]
     if verb == "MODEL_INFO":
         yield _line("MSG", stream_id=stream_id, model_info=info)
     elif verb == "TOKENIZER":
-        yield _line("MSG", stream_id=stream_id, **TOKENIZER)
+        yield _line("MSG", stream_id=stream_id, **tokenizer)
     elif verb == "CANCEL":
         yield _line("MSG", stream_id=stream_id, cancelled=1)
     elif 98 in payload["prompt"]:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .arithmetic import FEATURES, FINGERPRINT, answer
+from .arithmetic import FEATURES, FINGERPRINT, TOKENIZER, answer, digest
 
 EXTENDED = {"lmtp": "1.1", "features": [*FEATURES, "tokenizer"], "vocab_size": 97, "tokenizer": FINGERPRINT}
 PLAIN = {"lmtp": "1.0", "features": [], "vocab_size": 97}
@@ -66,6 +66,7 @@ class Service:
     def forget(self):
         """Begin anew: a server of LMTP 1.1 without faults, that has seen nothing."""
         self.info = EXTENDED
+        self.tokenizer = TOKENIZER
         self.faults = Faults()
         self.fails = []
         self.latest_version = {"id": "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"}
@@ -126,7 +127,9 @@ class Service:
                 prediction.held.set()
         self.bodies.append(body)
         self.batches.append(batch)
-        prediction = _Prediction(f"p{len(self.predictions)}", answer(batch, self.info), self.faults, is_work)
+        facts = {**self.info, "tokenizer_files": digest(self.tokenizer)}
+        lines = answer(batch, facts, self.tokenizer)
+        prediction = _Prediction(f"p{len(self.predictions)}", lines, self.faults, is_work)
         self.predictions[prediction.id] = prediction
         asyncio.get_running_loop().create_task(prediction.run())
         return JSONResponse(prediction.as_json(self.url), 201)

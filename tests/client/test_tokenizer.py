@@ -55,12 +55,16 @@ def test_what_is_kept_is_not_trusted_blindly(service, tmp_path, damage):
     assert json.loads(kept.read_text())["tokenizer"] == content["tokenizer"]
 
 
-def test_models_of_one_vocabulary_keep_their_own_templates(service):
+def test_a_chat_template_that_has_changed_is_fetched_again(service):
     messages = [{"content": letters([5])}]
-    first = call(lambda client: client.chat(messages, max_tokens=3).result())
-    service.info = {**service.info, "model": "another"}
-    assert call(lambda client: client.chat(messages, max_tokens=3).result()) == first
-    assert asked(service, "TOKENIZER") == 2
+
+    def chat():
+        return call(lambda client: client.chat(messages, max_tokens=3).result())
+
+    assert chat() == letters(continuation([5], 3))
+    template = "{% for message in messages %}{{ message.content }}{{ message.content }}{% endfor %}"
+    service.tokenizer = {**service.tokenizer, "special": {"chat_template": template, "bos_token": None}}
+    assert chat() == letters(continuation([5, 5], 3))
 
 
 def test_ids_need_no_tokenizer(service):

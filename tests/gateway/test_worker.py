@@ -56,6 +56,16 @@ def echo(tmp_path):
     return tmp_path
 
 
+BEFORE = set()
+
+
+@pytest.fixture(autouse=True)
+def know_what_ran_before(tiny):
+    """Servers of other tests' fixtures may live in this process too."""
+    BEFORE.clear()
+    BEFORE.update(children(os.getpid()))
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return build_tiny(tmp_path_factory.mktemp("tiny"))[1]
@@ -72,9 +82,8 @@ def live(worker, story):
             await worker.stop()
             assert worker.state == "stopped"
 
-    before = set(children(os.getpid()))
     result = asyncio.run(body())
-    assert set(children(os.getpid())) <= before
+    assert servers() == []
     return result
 
 
@@ -87,9 +96,14 @@ def children(pid):
     ]
 
 
+def servers():
+    """Ids of the Cog servers that the test has started: children of this process that were not there before it."""
+    return [child for child in children(os.getpid()) if child not in BEFORE]
+
+
 def server_process():
-    """Cog's server: the one child that this process has."""
-    (server,) = children(os.getpid())
+    """The one Cog server that the test has started."""
+    (server,) = servers()
     return server
 
 
@@ -106,7 +120,7 @@ def test_callers_who_ask_at_once_share_one_start(echo):
         assert worker.state == "stopped"
         urls = await asyncio.gather(*(worker.ready() for _ in range(8)))
         assert worker.state == "ready"
-        assert len(children(os.getpid())) == 1
+        assert len(servers()) == 1
         assert "the model loads" in worker.setup_log
         assert httpx2.get(f"{urls[0]}/health-check", trust_env=False).json()["status"] == "READY"
         return [*urls, await worker.ready()]
@@ -141,7 +155,7 @@ def test_what_stands_against_setup_is_told_to_all_and_then_tried_again(echo):
     async def story(worker):
         failures = await asyncio.gather(*(worker.ready() for _ in range(3)), return_exceptions=True)
         assert worker.state == "failed"
-        assert children(os.getpid()) == []
+        assert servers() == []
         (echo / "weights").touch()
         await worker.ready()
         return failures
@@ -174,7 +188,7 @@ def test_a_stop_during_the_start_leaves_nothing(echo):
 
     async def story(worker):
         waiting = asyncio.create_task(worker.ready())
-        await until(lambda: children(os.getpid()))
+        await until(servers)
         await asyncio.sleep(0.5)
         await worker.stop()
         with pytest.raises(ServeError, match="was stopped while it started"):
@@ -206,7 +220,7 @@ def test_a_crash_is_noticed_while_nobody_asks_and_the_model_started_again(echo, 
         await worker.ready()
         server = server_process()
         kill(server, victim)
-        await until(lambda: worker.state == "ready" and server_process() != server if children(os.getpid()) else False)
+        await until(lambda: worker.state == "ready" and server_process() != server if servers() else False)
 
     live(Worker(model_of(echo), report=said.append), story)
     assert said.count("echo: the model has crashed") == 1

@@ -53,6 +53,7 @@ class Handshake:
         if not isinstance(reply, Info):
             raise ProtocolError(f"the server answered MODEL_INFO with {reply}")
         server = Server(reply.model_info)
+        self._multiplexer.limits = server.limits
         given = self._given
         if given is not None and server.fingerprint is not None and given.fingerprint != server.fingerprint:
             theirs = await self._fetch(server) if server.can("tokenizer") else None
@@ -63,7 +64,7 @@ class Handshake:
         server = await self.server()
         if self._given is not None:
             return self._given
-        if (kept := await _kept(server)) is not None:
+        if (kept := await _kept(server.tokenizer_digest)) is not None:
             return kept
         if not server.can("tokenizer"):
             raise UnsupportedByServer(
@@ -78,7 +79,7 @@ class Handshake:
         if not isinstance(files, TokenizerFiles):
             raise ProtocolError(f"the server answered TOKENIZER with a {type(files).__name__}")
         tokenizer = await _read(files)
-        await asyncio.to_thread(tokenizer_cache.keep, tokenizer.fingerprint, server.model, files)
+        await asyncio.to_thread(tokenizer_cache.keep, files)
         return tokenizer
 
     async def _ask(self, operation: AnyOperation) -> AnyReply:
@@ -91,16 +92,10 @@ class Handshake:
         return await self._multiplexer.ask(operation)
 
 
-async def _kept(server: Server) -> ClientTokenizer | None:
+async def _kept(digest: str | None) -> ClientTokenizer | None:
     """Return the server's tokenizer as it was kept; None where it was not, or is damaged."""
-    files = None if server.fingerprint is None else tokenizer_cache.kept(server.fingerprint, server.model)
-    if files is None:
-        return None
-    try:
-        tokenizer = await _read(files)
-    except ProtocolError:
-        return None
-    return tokenizer if tokenizer.fingerprint == server.fingerprint else None
+    files = None if digest is None else await asyncio.to_thread(tokenizer_cache.kept, digest)
+    return None if files is None else await _read(files)
 
 
 async def _read(files: TokenizerFiles) -> ClientTokenizer:

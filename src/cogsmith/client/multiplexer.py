@@ -36,9 +36,8 @@ Sink = Callable[[AnyReply | CogsmithError], None]
 # Calls of one moment reach `submit` within a few turns of the event loop; to a server that takes tens of milliseconds
 # for a token, this wait is nothing.
 _GATHER_SECONDS = 0.002
-# A batch larger than this is split: the limits of our own server, and an estimate of bytes needs some room.
-_LIMITS = lmtp.DEFAULT_LIMITS
-_MAX_BYTES = _LIMITS.max_bytes * 3 // 4
+# Of the bytes that a batch may have; they are estimated.
+_FILLED = 0.75
 # A prediction whose streams have all ended is about to end: cancelling it then would only make it look cancelled.
 _TAIL_SECONDS = 2.0
 _CANCEL_SECONDS = 5.0
@@ -109,6 +108,8 @@ class Multiplexer:
         self._waiting: list[Running] = []
         self._batches: set[_Batch] = set()
         self._is_closed = False
+        self.limits = lmtp.DEFAULT_LIMITS
+        """What the server takes in one batch; larger ones are split."""
 
     def submit(self, operation: AnyOperation, sink: Sink | None = None) -> Running:
         """Send `operation`, under a stream id of its own, together with what else comes in this moment."""
@@ -177,7 +178,7 @@ class Multiplexer:
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for group in _groups(running for running in waiting if not running.over):
+        for group in _groups([running for running in waiting if not running.over], self.limits):
             live = {running.operation.stream_id: running for running in group if running.is_awaited}
             batch = _Batch([running.operation for running in group], live)
             for running in group:
@@ -239,14 +240,15 @@ def _deliver(batch: _Batch, message: AnyReply) -> None:
             batch.live.pop(message.stream_id, None)
 
 
-def _groups(waiting: Iterable[Running]) -> Iterator[list[Running]]:
+def _groups(waiting: Iterable[Running], limits: lmtp.BatchLimits) -> Iterator[list[Running]]:
     """Split into batches that a server takes."""
+    max_bytes = _FILLED * limits.max_bytes
     group: list[Running] = []
     branches = size = 0
     for running in waiting:
         branches += num_branches(running.operation)
         size += _size(running.operation)
-        if group and (len(group) == _LIMITS.max_operations or branches > _LIMITS.max_branches or size > _MAX_BYTES):
+        if group and (len(group) == limits.max_operations or branches > limits.max_branches or size > max_bytes):
             yield group
             group, branches, size = [], num_branches(running.operation), _size(running.operation)
         group.append(running)

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from cogsmith.errors import UnsupportedByServer
+from cogsmith.lmtp import DEFAULT_LIMITS, BatchLimits
 from cogsmith.lmtp.extended import VERSION
+
+_LIMITS = {"max_operations": "max_operations", "max_branches": "max_branches", "max_batch_bytes": "max_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +32,23 @@ class Server:
         return self._text("tokenizer")
 
     @property
-    def model(self) -> str:
-        """The model's name; empty where it does not say."""
-        return self._text("model") or ""
+    def tokenizer_digest(self) -> str | None:
+        """Hash of what it answers to TOKENIZER; None where it does not say."""
+        return self._text("tokenizer_files")
 
     @property
     def vocab_size(self) -> int | None:
         """How many ids its tokenizer knows; None where it does not say."""
         size = self.facts.get("vocab_size")
         return size if isinstance(size, int) else None
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How much it takes in one batch; what it does not say is as our own server has it."""
+        said = self.facts.get("limits")
+        known = {field: said.get(key) for key, field in _LIMITS.items()} if isinstance(said, Mapping) else {}
+        numbers = {field: number for field, number in known.items() if isinstance(number, int) and number > 0}
+        return msgspec.structs.replace(DEFAULT_LIMITS, **numbers)
 
     def can(self, feature: str) -> bool:
         """Whether it has a feature of LMTP 1.1."""

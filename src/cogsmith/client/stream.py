@@ -78,6 +78,8 @@ class Stream:
         self._tokens: asyncio.Queue[Token | None] = asyncio.Queue()
         self._is_over = False
         self._error: CogsmithError | None = None
+        self.prompt: tuple[int, ...] = ()
+        """The prompt's ids, known once a token has come."""
         self.timing: Timing | None = None
         """How long it took, as the server measured the branch that ended last; None where it does not."""
         self._seconds = deadline
@@ -153,6 +155,7 @@ class Stream:
         else:
             self._branches = [_begun(leg.operation) for leg in plan.legs for _ in leg.indices]
             self._watches = plan.watches
+            self.prompt = plan.legs[0].operation.prompt
             for leg in plan.legs:
                 self._submit(leg)
 
@@ -178,6 +181,8 @@ class Stream:
         match item:
             case lmtp.Token() | ExtendedToken():
                 self._take_token(leg, item)
+            case End(finish_reason="interrupted"):
+                self._go_on(leg, StreamBroken(item.error or "the server was interrupted"))
             case End(finish_reason="error"):
                 self._go_on(leg, OperationFailed(item.error or "the server ended the stream without a reason"))
             case End():

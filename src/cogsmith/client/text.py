@@ -38,12 +38,12 @@ class TextStream:
 
     async def __anext__(self) -> str:
         """Return the next piece, at least a character. Raises what the tokens raise."""
-        if self._decoder is None:
-            self._decoder = TextDecoder((await self._tokenizer()).decode)
         async for token in self.tokens:
+            if self._decoder is None:
+                self._decoder = TextDecoder((await self._tokenizer()).decode, self.tokens.prompt)
             if piece := self._push(self._decoder, token):
                 return piece
-        if rest := self._shown(self._decoder.flush()) + self._stops.flush():
+        if self._decoder is not None and (rest := self._shown(self._decoder.flush()) + self._stops.flush()):
             return rest
         raise StopAsyncIteration
 

@@ -1,44 +1,40 @@
-"""Tokenizers that servers have sent, kept by vocabulary and model.
-
-Models share vocabularies and differ in chat templates, so the vocabulary alone does not say which tokenizer it is.
-"""
+"""Tokenizers that servers have sent, kept by what they are: the digest that MODEL_INFO tells before one is fetched."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 
-from cogsmith.lmtp import TokenizerFiles
+from cogsmith.cache import cache_root, write_atomically
+from cogsmith.lmtp import TokenizerFiles, tokenizer_digest
 
 _decoder = msgspec.json.Decoder(TokenizerFiles)
 
 
-def kept(fingerprint: str, model: str) -> TokenizerFiles | None:
-    """Return what is kept for a model; None where nothing is, or it cannot be read."""
+def kept(digest: str) -> TokenizerFiles | None:
+    """Return the tokenizer of this digest; None where it is not kept, or is damaged."""
     try:
-        return _decoder.decode(_file(fingerprint, model).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        files = _decoder.decode(_file(digest).read_bytes())
+    except (OSError, ValueError, msgspec.DecodeError):
         return None
+    return files if _digest(files) == digest else None
 
 
-def keep(fingerprint: str, model: str, files: TokenizerFiles) -> None:
-    """Keep `files` for next time, in one step. Where that cannot be done, next time asks again."""
-    file = _file(fingerprint, model)
+def keep(files: TokenizerFiles) -> None:
+    """Keep `files` for next time. Where that cannot be done, next time asks again."""
+    file = _file(_digest(files))
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(msgspec.json.encode(files))
-        os.replace(temporary.name, file)
+        write_atomically(file, msgspec.json.encode(files))
 
 
-def _file(fingerprint: str, model: str) -> Path:
-    """Where a tokenizer is kept. Both names come from a server, so neither becomes part of a path."""
-    name = hashlib.sha256(f"{fingerprint} {model}".encode()).hexdigest()
-    chosen = os.environ.get("COGSMITH_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cogsmith"
-    return base.expanduser() / "tokenizers" / f"{name}.json"
+def _digest(files: TokenizerFiles) -> str:
+    return tokenizer_digest(files.tokenizer, files.special)
+
+
+def _file(digest: str) -> Path:
+    """Where a tokenizer is kept. Raises ValueError for a digest that is none: it comes from a server."""
+    number = int(digest.removeprefix("sha256:"), 16)
+    return cache_root() / "tokenizers" / f"{number:064x}.json"

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cogsmith.cache import cache_root
 from cogsmith.config import CogSettings, Model, Project, document, rules
 from cogsmith.config.findings import Refusal
 from cogsmith.errors import ConfigError, Problem, ProblemsError, SourceError, UserError
 from cogsmith.sources.base import Reporter
-from cogsmith.sources.cache import cache_root
 from cogsmith.workdir import places
 from cogsmith.workdir.build import build
 

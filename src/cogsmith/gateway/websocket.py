@@ -141,9 +141,9 @@ class _Connection:
             if prediction.status == "succeeded":
                 await self._send(streams.broken_off())
             else:
-                await self._send(
-                    streams.failed(f"the prediction {prediction.status}: {prediction.error or 'no reason given'}")
-                )
+                reason = f"the prediction {prediction.status}: {prediction.error or 'no reason given'}"
+                # What has given output was taken as it is, and can fail only with its server.
+                await self._send(streams.failed(reason, interrupted=prediction.has_output))
         finally:
             if not prediction.ended:
                 self._predictions.cancel(prediction.id)
@@ -174,10 +174,10 @@ class _Streams:
             if version is None:
                 yield _failure(stream_id, verb, version, "the model ended this stream early; its log says why")
 
-    def failed(self, reason: str) -> Iterator[str]:
+    def failed(self, reason: str, *, interrupted: bool = False) -> Iterator[str]:
         """Yield the end, for `reason`, of every stream. A 1.1 client takes it for those of the branches that go on."""
         for stream_id, (verb, version) in self._open.items():
-            yield _failure(stream_id, verb, version, reason)
+            yield _failure(stream_id, verb, version, reason, interrupted=interrupted)
 
     def _note(self, verb: str, item: _Item) -> None:
         is_last = item.finish_reason is not None or item.error is not None
@@ -185,10 +185,11 @@ class _Streams:
             self._open.pop(item.stream_id, None)
 
 
-def _failure(stream_id: int, verb: str, version: str | None, reason: str) -> str:
+def _failure(stream_id: int, verb: str, version: str | None, reason: str, *, interrupted: bool = False) -> str:
     """The text that ends a stream with an error, in the form that its version of LMTP has for it."""
     if version is not None:
-        return lmtp.encode_items([lmtp.End(stream_id=stream_id, finish_reason="error", error=reason)])
+        finish_reason: lmtp.EndReason = "interrupted" if interrupted else "error"
+        return lmtp.encode_items([lmtp.End(stream_id=stream_id, finish_reason=finish_reason, error=reason)])
     if verb == lmtp.ModelInfo.verb:
         return lmtp.encode_items([lmtp.MessageError(stream_id=stream_id, error=reason)])
     return lmtp.encode_items([lmtp.TokenError(stream_id=stream_id, error=reason)])

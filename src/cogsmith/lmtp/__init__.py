@@ -23,6 +23,7 @@ from cogsmith.lmtp.extended import (
     Timing,
     TokenizerFiles,
     Usage,
+    tokenizer_digest,
 )
 from cogsmith.lmtp.limits import DEFAULT_LIMITS, BatchLimits
 from cogsmith.lmtp.lines import MAX_LINE, LineReader, encode_items, encode_line, parse_line
@@ -83,4 +84,5 @@ __all__ = [
     "parse_batch",
     "parse_line",
     "serialize_batch",
+    "tokenizer_digest",
 ]

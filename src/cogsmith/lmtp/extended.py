@@ -16,6 +16,8 @@ afterwards is `handles`' matter.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -64,7 +66,7 @@ ExtendedFinishReason = Annotated[
     Meta(description='null, "stop", "length" or "stop_sequence"'),
 ]
 
-EndReason = Literal["stop", "length", "stop_sequence", "cancelled", "deadline", "error"]
+EndReason = Literal["stop", "length", "stop_sequence", "cancelled", "deadline", "interrupted", "error"]
 
 
 class Allow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -181,7 +183,7 @@ class End(Message, frozen=True, kw_only=True):
     stop: Annotated[str | TokenIds | None, Meta(description="a text or a list of token ids")] = None
     """The entry of the request's `stop` that ended it."""
     error: Annotated[str | None, Meta(description="a string")] = None
-    """Why, where the reason is "error"."""
+    """Why, where the reason is "interrupted" or "error"."""
     usage: Annotated[Usage | None, Meta(description="an object")] = None
     timing: Annotated[Timing | None, Meta(description="an object")] = None
 
@@ -212,3 +214,9 @@ ExtendedOperation = ExtendedGenerate | ExtendedScore | Cancel | GetTokenizer
 
 ExtendedReply = ExtendedToken | End | Cancelled | TokenizerFiles
 """What a server may send besides, to operations of 1.1 only."""
+
+
+def tokenizer_digest(tokenizer: str, special: Mapping[str, Any]) -> str:
+    """Hash the two fields of a `TokenizerFiles`: what MODEL_INFO calls `tokenizer_files`."""
+    text = json.dumps([tokenizer, special], sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

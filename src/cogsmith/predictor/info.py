@@ -9,7 +9,9 @@ from typing import Any
 
 import cogsmith
 from cogsmith.engine.base import EngineInfo
-from cogsmith.lmtp import BatchLimits
+from cogsmith.errors import RequestError
+from cogsmith.lmtp import BatchLimits, tokenizer_digest
+from cogsmith.predictor.tokenizer import tokenizer_files
 
 _FEATURES = (
     *("allow", "cancel", "deadline_ms", "define", "logprob_ids", "min_tokens"),
@@ -17,11 +19,11 @@ _FEATURES = (
 )
 
 
-def model_info(info: EngineInfo, limits: BatchLimits) -> dict[str, Any]:
+def model_info(info: EngineInfo, limits: BatchLimits, tokenizer: Any | None) -> dict[str, Any]:
     """Describe a served model in JSON's types.
 
     `lmtp` and `features` tell a client which protocol it may speak, `limits` how much it may send at once; `tokenizer`
-    is a hash of the vocabulary, equal where ids mean the same.
+    is a hash of the vocabulary, equal where ids mean the same, `tokenizer_files` one of what TOKENIZER answers.
     """
     return {
         "lmtp": "1.1",
@@ -44,8 +46,16 @@ def model_info(info: EngineInfo, limits: BatchLimits) -> dict[str, Any]:
         "dtype": info.dtype,
         "device": info.device,
         "versions": dict(_versions()),
+        "tokenizer_files": _tokenizer_files(tokenizer),
         **info.details,
     }
+
+
+def _tokenizer_files(tokenizer: Any | None) -> str | None:
+    try:
+        return tokenizer_digest(*tokenizer_files(tokenizer))
+    except RequestError:
+        return None
 
 
 @functools.cache

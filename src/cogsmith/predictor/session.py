@@ -103,7 +103,8 @@ class Session:
         stream_id = operation.stream_id
         match operation:
             case lmtp.ModelInfo():
-                yield lmtp.Info(stream_id=stream_id, model_info=model_info(self._engine.info, self._batch_limits))
+                facts = model_info(self._engine.info, self._batch_limits, self._tokenizer)
+                yield lmtp.Info(stream_id=stream_id, model_info=facts)
             case lmtp.Cancel(cancel_key=key):
                 yield lmtp.Cancelled(stream_id=stream_id, cancelled=self._registry.cancel(key))
             case lmtp.GetTokenizer():

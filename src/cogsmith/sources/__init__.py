@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cogsmith.cache import cache_root
 from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Location, Source
-from cogsmith.sources.cache import cache_root
 from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from cogsmith.cache import cache_root, write_atomically
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile, Task
-from cogsmith.sources.cache import cache_root, write_atomically
 from cogsmith.sources.silent import Silent
 
 CHUNK_BYTES = 4 * 2**20

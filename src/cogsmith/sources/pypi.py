@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from cogsmith.cache import atomic_folder
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile
-from cogsmith.sources.cache import atomic_folder
 from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.hashing import fingerprint, sha256_file
 

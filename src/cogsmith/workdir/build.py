@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import sources
+from cogsmith.cache import cache_root
 from cogsmith.config.model import WORK, Model, Project
 from cogsmith.errors import (
     LockDrift,
@@ -23,7 +24,6 @@ from cogsmith.errors import (
 )
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
-from cogsmith.sources.cache import cache_root
 from cogsmith.workdir import link, lint, lock, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from cogsmith.cache import write_atomically
 from cogsmith.errors import UserError
-from cogsmith.sources.cache import write_atomically
 from cogsmith.sources.hashing import sha256_file
 
 FILE_NAME = "cogsmith.lock"

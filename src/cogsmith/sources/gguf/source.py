@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from cogsmith.cache import atomic_folder
 from cogsmith.config.model import Model, Precision
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Location, Reporter, Resolved, SourceFile
-from cogsmith.sources.cache import atomic_folder
 from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.gguf.convert import VERSION, convert, require_converter
 from cogsmith.sources.gguf.header import Header, read_header

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cogsmith.cache import atomic_folder, cache_root, write_atomically
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import SourceFile
-from cogsmith.sources.cache import atomic_folder, cache_root, write_atomically
 from cogsmith.sources.hashing import checked_sha256, sha256_file
 
-from .checkpoints import Watcher
+from .sources.checkpoints import Watcher
 
 LONG_AGO = 10**18
 
@@ -66,7 +66,7 @@ def test_the_faster_process_wins(tmp_path: Path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path):
     code = (
-        "import os, sys, pathlib; from cogsmith.sources.cache import atomic_folder\n"
+        "import os, sys, pathlib; from cogsmith.cache import atomic_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as partial:\n"
         "    (partial / 'file').write_text('half'); os._exit(9)"
     )
@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path):
 
 def test_what_a_killed_write_left_is_removed(tmp_path: Path):
     code = (
-        "import os, sys, pathlib; from cogsmith.sources.cache import write_atomically\n"
+        "import os, sys, pathlib; from cogsmith.cache import write_atomically\n"
         "pathlib.Path.replace = lambda *_: os._exit(9)\n"
         "write_atomically(pathlib.Path(sys.argv[1]), b'half')"
     )
