@@ -104,12 +104,12 @@ def test_a_killed_model_costs_our_client_no_token(tiny, gateway, endpoint, victi
 
 
 def test_a_killed_model_fails_what_had_begun_and_serves_what_waited(tiny, gateway):
-    """For clients that do not recover: the tokens that came are right, and the end says that it is none."""
+    """A client of 1.1 is told, and may recover: the tokens that came are right, and the end says that it is none."""
     model, _ = tiny
 
     async def run():
         async with api(gateway) as http:
-            begun = [await create(http, lmtp([i, 6], max_tokens=4000)) for i in range(BATCH)]
+            begun = [await create(http, lmtp([i, 6], max_tokens=4000, lmtp="1.1")) for i in range(BATCH)]
             streams = [events(http, prediction) for prediction in begun]
             firsts = [await anext(stream) for stream in streams]
             # Some of these wait in Cog, the others for a slot.

@@ -110,9 +110,9 @@ def test_every_token_is_the_plain_models_however_many_run(talk, truth):
 
 
 @pytest.mark.parametrize("victim", ["server", "model"])
-def test_a_crash_fails_what_was_seen_and_nothing_else(talk, truth, victim):
+def test_a_crash_costs_no_token_of_what_ran_or_waited(talk, truth, victim):
     async def conversation(local):
-        seen = [local.start(8000) for _ in range(4)]  # all slots
+        seen = [local.start() for _ in range(4)]  # all slots
         waiting = [local.start() for _ in range(4)]
         await asyncio.gather(*map(first_output, seen))
         local.kill(victim)
@@ -120,11 +120,8 @@ def test_a_crash_fails_what_was_seen_and_nothing_else(talk, truth, victim):
         return seen, waiting
 
     seen, waiting = talk(conversation)
-    for prediction in seen:
-        assert prediction.status == "failed"
-        assert "broke off after some output" in prediction.error
-        assert tokens(prediction)[:NUM_TOKENS] == truth[: len(tokens(prediction))]
-    assert [tokens(prediction) for prediction in waiting] == [truth] * 4
+    assert [(prediction.status, prediction.error) for prediction in seen] == [("succeeded", None)] * 4
+    assert [tokens(prediction) for prediction in [*seen, *waiting]] == [truth] * 8
 
 
 def test_a_cancelled_prediction_frees_its_slot(talk, truth):

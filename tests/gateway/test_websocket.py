@@ -98,9 +98,18 @@ def test_the_text_of_a_payload_is_not_rewritten():
     assert answer == f"MSG [{payload}]"
 
 
-def test_a_stream_that_ends_without_a_reason_is_ended_with_an_error():
+def test_a_stream_that_ends_without_a_reason_goes_on_where_it_was():
     """LMQL 0.7.3 would wait for ever."""
-    _, answer = talk(Model(line("TOKEN", **TOKEN)), 'GENERATE {"stream_id": 1, "prompt": [1]}', count=2)
+    model = Model(line("TOKEN", **TOKEN))
+    texts = talk(model, 'GENERATE {"stream_id": 1, "prompt": [1], "max_tokens": 3}', count=3)
+    assert texts == [f"TOKEN [{json.dumps(TOKEN)}]"] * 3
+    asked = [json.loads(batch)[0][1] for batch in model.asked[:3]]
+    assert [(one["prompt"], one["max_tokens"]) for one in asked] == [([1], 3), ([1, 5], 2), ([1, 5, 5], 1)]
+
+
+def test_a_stream_that_cannot_go_on_is_ended_with_an_error():
+    text = 'GENERATE {"stream_id": 1, "prompt": [1], "presence_penalty": 0.5}'
+    _, answer = talk(Model(line("TOKEN", **TOKEN)), text, count=2)
     (item,) = json.loads(answer.removeprefix("TOKEN "))
     assert item["stream_id"] == 1
     assert "ended this stream early" in item["error"]

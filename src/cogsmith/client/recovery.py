@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cogsmith.lmtp import ExtendedGenerate, ExtendedScore, Generate, Score
+from cogsmith.lmtp.continuation import can_continue, continued, continued_score
 
 Call = Generate | Score | ExtendedGenerate | ExtendedScore
 """An operation that gives tokens."""
@@ -60,22 +61,13 @@ def _rest_of(operation: Call, branch: int, ids: Sequence[int]) -> Call | None:
             return msgspec.structs.replace(
                 operation, prompt=(*prompt, *option[: len(ids)]), options=(option[len(ids) :],)
             )
-        case Score(prompt=prompt, scored=scored):
-            return msgspec.structs.replace(operation, prompt=(*prompt, *scored[: len(ids)]), scored=scored[len(ids) :])
+        case Score():
+            return continued_score(operation, len(ids))
         case ExtendedGenerate(seed=seed):
             alone = msgspec.structs.replace(operation, n=1, seed=None if seed is None else seed + branch)
             if ids and operation.stop:
                 return None
             operation = msgspec.structs.replace(alone, min_tokens=max(0, operation.min_tokens - len(ids)))
-    return _continued(operation, ids) if not ids or _is_greedy(operation) else None
-
-
-def _is_greedy(operation: Generate) -> bool:
-    """Whether the next token follows from the text so far, wherever its prompt ends."""
-    return not (operation.temperature or operation.presence_penalty or operation.frequency_penalty)
-
-
-def _continued(operation: Generate, ids: Sequence[int]) -> Generate:
-    return msgspec.structs.replace(
-        operation, prompt=(*operation.prompt, *ids), max_tokens=operation.max_tokens - len(ids)
-    )
+    # What was drawn was drawn: only a greedy continuation goes on as it would have.
+    is_certain = operation.temperature == 0 and can_continue(operation)
+    return continued(operation, ids) if not ids or is_certain else None

@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 
 from cogsmith.errors import CogsmithError, ServeError
+from cogsmith.gateway import resumption
 from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.worker import Worker
 
@@ -34,7 +35,7 @@ _CRASHES = ("Worker crashed", "Worker fatal", "Failed to send request")
 
 
 class _Broken(Exception):
-    """The server broke off: the prediction may be tried again as long as nobody has seen any of it."""
+    """The server broke off."""
 
 
 def client() -> httpx2.AsyncClient:
@@ -46,42 +47,56 @@ def client() -> httpx2.AsyncClient:
 async def run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction) -> None:
     """Bring `prediction` to its end on `worker`.
 
-    It waits its turn for a slot. Where the server dies before any output it is queued again, at most twice. A
-    prediction that is ended meanwhile is cancelled in Cog too, and keeps its slot until Cog has let go of it.
+    It waits its turn for a slot. Where the server dies it is queued again, at most twice: from the beginning as long as
+    nobody has seen any output, then for what an LMTP batch still lacks, if that can be asked for. A prediction that is
+    ended meanwhile is cancelled in Cog too, and keeps its slot until Cog has let go of it.
     """
     try:
         await _run(http, worker, prediction)
     except CogsmithError as error:
         prediction.end("failed", error=str(error))
-    finally:
-        _remove_leftovers(prediction)
 
 
 async def _run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction) -> None:
     reason = ""
-    for _ in range(_MAX_RUNS):
+    inputs = prediction.input
+    for run_number in range(_MAX_RUNS):
         async with worker.slots:
             if prediction.ended:
                 return
+            # Cog would take a second request of the same id for a reader of the first.
+            name = f"{prediction.id}{run_number or ''}"
             try:
-                await _attempt(http, await worker.ready(), prediction)
+                await _attempt(http, f"{await worker.ready()}/predictions/{name}", inputs, prediction)
                 return
             except (_Broken, httpx2.TransportError) as error:
                 reason = str(error) or type(error).__name__
+            finally:
+                _remove_leftovers(name)
         await worker.suspect()
-        if prediction.has_output:
-            raise ServeError(f"the model's server broke off after some output: {reason}")
-        prediction.requeue()
+        inputs = _left_to_do(prediction, reason)
     raise ServeError(f"the model's server broke off {_MAX_RUNS} times: {reason}")
 
 
-async def _attempt(http: httpx2.AsyncClient, server: str, prediction: Prediction) -> None:
+def _left_to_do(prediction: Prediction, reason: str) -> dict[str, Any]:
+    """Return the inputs with which an interrupted prediction goes on. Raises ServeError where it cannot."""
+    if not prediction.has_output:
+        prediction.requeue()
+        return prediction.input
+    rest = resumption.rest_of(prediction.input.get("ops_batch_json", ""), prediction.output)
+    if rest is None:
+        raise ServeError(f"the model's server broke off after some output: {reason}")
+    if not rest:
+        prediction.end("succeeded")
+    return {"ops_batch_json": rest}
+
+
+async def _attempt(http: httpx2.AsyncClient, url: str, inputs: dict[str, Any], prediction: Prediction) -> None:
     if prediction.ended:
         return
-    url = f"{server}/predictions/{prediction.id}"
     canceller = asyncio.create_task(_cancel_when_ended(http, url, prediction))
     try:
-        completed = await _follow(http, url, prediction)
+        completed = await _follow(http, url, inputs, prediction)
     finally:
         canceller.cancel()
     error = completed.get("error")
@@ -90,9 +105,9 @@ async def _attempt(http: httpx2.AsyncClient, server: str, prediction: Prediction
     prediction.end(completed["status"], error=error, metrics=completed.get("metrics"))
 
 
-async def _follow(http: httpx2.AsyncClient, url: str, prediction: Prediction) -> dict[str, Any]:
+async def _follow(http: httpx2.AsyncClient, url: str, inputs: dict[str, Any], prediction: Prediction) -> dict[str, Any]:
     """Take the events over into `prediction`; return what Cog says at the end."""
-    body = msgspec.json.encode({"input": prediction.input})
+    body = msgspec.json.encode({"input": inputs})
     loop = asyncio.get_running_loop()
     busy_until = loop.time() + _BUSY_SECONDS
     while True:
@@ -139,6 +154,6 @@ async def _cancel_when_ended(http: httpx2.AsyncClient, url: str, prediction: Pre
         await asyncio.sleep(_CANCEL_PAUSE_SECONDS)
 
 
-def _remove_leftovers(prediction: Prediction) -> None:
+def _remove_leftovers(name: str) -> None:
     """Cog makes two folders for each prediction and keeps them for ever."""
-    shutil.rmtree(Path(tempfile.gettempdir()) / "coglet" / "predictions" / prediction.id, ignore_errors=True)
+    shutil.rmtree(Path(tempfile.gettempdir()) / "coglet" / "predictions" / name, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 A client's text is an operation, `VERB {…}`, or a batch of them, `[[VERB, {…}], …]`. Each text becomes one prediction;
 the lines of its output come back as texts `VERB [{…}, …]`. LMQL 0.7.3 waits for ever for a stream that ends without a
-finish reason, so such a stream is given an error item here. A client that leaves cancels what it asked for.
+finish reason, so the rest of such a stream is asked for here; where that cannot be, it gets an error item. A client
+that leaves cancels what it asked for.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from cogsmith import __version__, lmtp
 from cogsmith.errors import Overloaded, ProtocolError, UnknownResource
-from cogsmith.gateway import present
+from cogsmith.gateway import present, resumption
 from cogsmith.gateway.models import Models
+from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.predictions import Predictions
 from cogsmith.gateway.present import Json
 from cogsmith.gateway.problems import HTTPProblem, from_error
@@ -129,24 +131,33 @@ class _Connection:
             self._room.release()
 
     async def _predict(self, batch: str, streams: _Streams) -> None:
+        """Answer a batch. What a model left without an end, as it does with a late error, is asked for once more."""
+        rest: str | None = batch
+        while rest:
+            prediction = await self._run(rest, streams)
+            goes_on = prediction is not None and prediction.status == "succeeded" and prediction.has_output
+            rest = resumption.rest_of(rest, prediction.output) if prediction is not None and goes_on else None
+        await self._send(streams.broken_off())
+
+    async def _run(self, batch: str, streams: _Streams) -> Prediction | None:
+        """Run one prediction and pass on what it gives; return it, or None where there is no room for it."""
         name = f"{present.LOCAL_OWNER}/{self._worker.model.name}"
         try:
             prediction = self._predictions.create(self._worker, {"ops_batch_json": batch}, model_ref=name)
         except Overloaded as error:
             await self._send(streams.failed(str(error)))
-            return
+            return None
         try:
             async for chunk in prediction.chunks_from():
                 await self._send(streams.regrouped(chunk))
-            if prediction.status == "succeeded":
-                await self._send(streams.broken_off())
-            else:
+            if prediction.status != "succeeded":
                 reason = f"the prediction {prediction.status}: {prediction.error or 'no reason given'}"
                 # What has given output was taken as it is, and can fail only with its server.
                 await self._send(streams.failed(reason, interrupted=prediction.has_output))
         finally:
             if not prediction.ended:
                 self._predictions.cancel(prediction.id)
+        return prediction
 
     async def _send(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -176,7 +187,8 @@ class _Streams:
 
     def failed(self, reason: str, *, interrupted: bool = False) -> Iterator[str]:
         """Yield the end, for `reason`, of every stream. A 1.1 client takes it for those of the branches that go on."""
-        for stream_id, (verb, version) in self._open.items():
+        ended, self._open = self._open, {}
+        for stream_id, (verb, version) in ended.items():
             yield _failure(stream_id, verb, version, reason, interrupted=interrupted)
 
     def _note(self, verb: str, item: _Item) -> None:
