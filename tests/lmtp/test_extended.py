@@ -155,6 +155,13 @@ def test_unknown_fields_of_1_1_are_errors_that_name_the_nearest_field():
         parse_line('GENERATE {"lmtp": "1.1", "prompt": [1], "stream_id": 1, "top_logprob": 3}')
 
 
+def test_many_unknown_fields_make_a_short_message():
+    failure = one("GENERATE", lmtp="1.1", prompt=[1], stream_id=1, **{f"x{n}": 1 for n in range(10_000)})
+    assert '"x0" is no field' in failure.message
+    assert failure.message.endswith("there are 9997 more such fields")
+    assert len(failure.message) < 2000
+
+
 def test_all_that_is_wrong_is_told_at_once():
     wrong = {"n": 129, "seed": -1, "stop": [""], "allow": {"bits": "!"}, "min_tokens": -1, "logprob_ids": [1, "2"]}
     failure = one("GENERATE", lmtp="1.1", prompt=[1], stream_id=1, deadline_ms=0, cancel_key="", nn=1, **wrong)

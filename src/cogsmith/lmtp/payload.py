@@ -30,7 +30,10 @@ UNREADABLE = (msgspec.DecodeError, RecursionError)
 """What msgspec raises for text that is not JSON, JSON of another type, and JSON nested too deeply."""
 
 _LONGEST_SHOWN = 60
-_MOST_ENTRIES_SHOWN = 3
+
+MOST_ENTRIES_SHOWN = 3
+"""Of many mistakes of one kind, so many are told to the peer."""
+
 _PLAIN_DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 
 Reader = Callable[[Raw], Any]
@@ -139,8 +142,8 @@ def _rule(annotation: Any) -> str:
 def _faults(field: _Field, raw: Raw) -> list[str]:
     """Say what is wrong with a field that was refused: its first bad entries, or the whole."""
     find_entries = _BAD_ENTRIES.get(field.name, _no_entries)
-    entries = list(islice(find_entries(field.name, raw), _MOST_ENTRIES_SHOWN + 1))
-    if len(entries) > _MOST_ENTRIES_SHOWN:
+    entries = list(islice(find_entries(field.name, raw), MOST_ENTRIES_SHOWN + 1))
+    if len(entries) > MOST_ENTRIES_SHOWN:
         entries[-1] = f"{field.name} has more entries like these"
     return entries or [f"{field.name} is {shown(raw)} (give {field.rule})"]
 

@@ -26,7 +26,7 @@ from cogsmith.lmtp.extended import (
     GetTokenizer,
 )
 from cogsmith.lmtp.messages import OPERATIONS, Message, ModelInfo, Operation, Reply
-from cogsmith.lmtp.payload import UNREADABLE, Parsed, Reader, parse_payload, shown
+from cogsmith.lmtp.payload import MOST_ENTRIES_SHOWN, UNREADABLE, Parsed, Reader, parse_payload, shown
 
 M = TypeVar("M", bound=Message)
 
@@ -98,7 +98,9 @@ def parse_operation(
 
 def _unknown_fields(version: Version, kind: type[Message], names: tuple[str, ...]) -> Iterator[str]:
     known = [field.name for field in msgspec.structs.fields(kind)]
-    for name in names:
+    for name in names[:MOST_ENTRIES_SHOWN]:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give only {', '.join(known)}"
         yield f"{shown(name)} is no field of {kind.verb} in LMTP {version.name} ({hint})"
+    if len(names) > MOST_ENTRIES_SHOWN:
+        yield f"there are {len(names) - MOST_ENTRIES_SHOWN} more such fields"
