@@ -60,10 +60,20 @@ def test_a_full_queue_refuses_the_next_and_serves_the_others(engine):
                 accepted.append(stream)
             except RequestError as error:
                 refusals.append(error.message)
-    assert len(accepted) == 3
-    assert refusals == ["the queue is full (3 operations wait)"] * 6
+    # The one that holds the engine has one of the two rows.
+    assert len(accepted) == 1 + 3
+    assert refusals == ["the queue is full (3 operations wait)"] * 5
     for stream in accepted:
         assert len(stream.result()) == 120
+
+
+def test_an_idle_engine_takes_as_many_at_once_as_it_has_rows_and_places_in_its_queue(model):
+    engine = engine_over(model, max_batch_size=32, max_queue=1)
+    streams = [Stream() for _ in range(33)]
+    for stream in streams:
+        engine.submit(GenerateRequest((1, 2, 3), 5), stream)
+    assert all(len(stream.result()) == 5 for stream in streams)
+    engine.close()
 
 
 def test_a_cancelled_stream_ends_within_a_step_and_others_go_on(engine):

@@ -79,9 +79,12 @@ class TransformersEngine:
     def _check_open(self) -> None:
         if self._closing:
             raise RequestError("the engine is shutting down")
-        waiting = len(self._inbox) + len(self._stepper.scheduler.waiting)
-        if waiting >= self._limits.max_queue:
-            raise RequestError(f"the queue is full ({waiting} operations wait)", fix="try again later")
+        scheduler, limits = self._stepper.scheduler, self._limits
+        # In the order opposite to a sequence's way, so that none is counted twice while the engine's thread moves it.
+        present = len(scheduler.running) + len(scheduler.waiting) + len(self._inbox)
+        # Those in the inbox go to free rows first: they wait only once there are more than those.
+        if present >= limits.max_batch_size + limits.max_queue:
+            raise RequestError(f"the queue is full ({limits.max_queue} operations wait)", fix="try again later")
 
     def _loop(self) -> None:
         while self._take_in():
