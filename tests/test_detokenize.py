@@ -44,3 +44,27 @@ def test_a_first_space_is_kept_where_the_tokenizer_drops_a_texts_first_one():
 
     decoder = TextDecoder(decode, prompt=[0])
     assert [decoder.push(1), decoder.push(2)] == [" upon", " a"]
+
+
+def test_a_first_space_is_kept_behind_a_token_without_text():
+    pieces = [" once", "", " upon"]
+
+    def decode(ids):
+        return "".join(pieces[i] for i in ids).removeprefix(" ")
+
+    decoder = TextDecoder(decode, prompt=[0])
+    assert [decoder.push(1), decoder.push(1), decoder.push(2), decoder.push(0)] == ["", "", " upon", " once"]
+
+
+def test_bytes_that_are_no_character_are_not_decoded_again_and_again():
+    longest = 0
+
+    def decode(ids):
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return bytes(ids).decode(errors="replace")
+
+    decoder = TextDecoder(decode)
+    text = "".join(decoder.push(0x80) for _ in range(1000)) + decoder.flush()
+    assert text == "\N{REPLACEMENT CHARACTER}" * 1000
+    assert longest < 50

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _CONTEXT_IDS = 8
 
+# A character has at most four bytes, so more tokens than these are not waiting for the rest of one.
+_MOST_PENDING = 16
+
 Decode = Callable[[list[int]], str]
 """A tokenizer's `decode`: ids to text, special tokens left out."""
 
@@ -43,7 +46,9 @@ class TextDecoder:
         self._pending.append(token)
         text = self._pending_text()
         # A byte-level token may end inside a character; its decoded form then ends with the replacement character.
-        return "" if text.endswith(_REPLACEMENT) else self._give(text)
+        # So does text that is no whole character ever: without a limit, each token would cost more than the one before.
+        is_begun = text.endswith(_REPLACEMENT) and len(self._pending) < _MOST_PENDING
+        return "" if is_begun else self._give(text)
 
     def flush(self) -> str:
         """Return what was held back, whole or not."""
@@ -54,7 +59,9 @@ class TextDecoder:
         return self._decode(self._context + self._pending)[len(before) :]
 
     def _give(self, text: str) -> str:
-        self._context, self._pending = self._pending or self._context, []
+        # A token without text, such as a special one, is no context: what follows would look like a text's beginning.
+        context = self._pending if text else [*self._context, *self._pending][-_CONTEXT_IDS:]
+        self._context, self._pending = context, []
         return text
 
 
@@ -129,5 +136,6 @@ class Stopping:
         armed = len(self._ids) > self._min_tokens
         if self._decoder is not None:
             self._texts.push(self._decoder.push(token), armed=armed)
-        completed = (stop for stop in self._sequences if tuple(self._ids[-len(stop) :]) == stop)
+        ending = (stop for stop in self._sequences if stop[-1] == token)
+        completed = (stop for stop in ending if tuple(self._ids[-len(stop) :]) == stop)
         return next(completed, self._texts.found) if armed else None
