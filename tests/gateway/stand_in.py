@@ -36,6 +36,7 @@ SCHEMA = {
                 "required": ["chunks"],
                 "properties": {
                     "chunks": {"type": "array", "items": {"type": "string"}},
+                    "options": {"type": "array"},
                     "hold": {"type": "boolean", "default": False},
                     "steps": {"type": "integer", "minimum": 1, "maximum": 50},
                     "format": {"allOf": [{"$ref": "#/components/schemas/format"}]},

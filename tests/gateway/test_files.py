@@ -76,12 +76,16 @@ def test_files_are_listed_newest_first_and_deleted(client):
         ({"files": {"other": b"x"}}, "content"),
         ({"files": {"content": b"x"}, "data": {"metadata": "no json"}}, "metadata"),
         ({"files": {"content": b"x"}, "data": {"metadata": "[1]"}}, "metadata"),
+        ({"files": {"content": b"x"}, "data": {"metadata": '{"a":' + "[" * 100_000}}, "metadata"),
+        ({"files": {"content": b"x"}, "data": {"metadata": '{"a": "\\ud800"}'}}, "metadata"),
+        ({"files": {"content": b"x"}, "data": {"metadata": '{"a": NaN}'}}, "metadata"),
     ],
 )
 def test_a_bad_form_is_refused_with_the_field(client, options, field):
     answer = client.post("/v1/files", **options)
     assert answer.status_code == 422
     assert [fault["field"] for fault in answer.json()["invalid_fields"]] == [field]
+    assert client.get("/v1/files").json()["results"] == []
 
 
 def test_there_is_a_limit_to_all_files_together(client):

@@ -474,10 +474,26 @@ def test_a_body_that_is_no_json_object_is_refused(api, content, content_type, st
 
 
 def test_lists_nested_deeply_in_an_input_are_checked_like_others(api):
-    body = f'{{"version": "{VERSION}", "input": {{"chunks": {"[" * 900}{"]" * 900}}}}}'
+    body = f'{{"version": "{VERSION}", "input": {{"chunks": {"[" * 190}{"]" * 190}}}}}'
     answer = api.post("/v1/predictions", content=body, headers={"Content-Type": "application/json"})
     expected = "- input.chunks.0: Invalid type. Expected: string, given: array\n"
     assert is_problem(answer, 422, "Input validation failed") == expected
+
+
+def test_a_body_as_deep_as_can_be_is_taken_and_shown_and_a_deeper_one_is_refused():
+    async def conversation(local):
+        statuses = set()
+        for levels in range(1000):
+            options = f"{'[' * levels}{']' * levels}"
+            content = f'{{"version": "{VERSION}", "input": {{"chunks": [], "options": [{options}]}}}}'
+            created = await local.http.post(
+                "/v1/predictions", content=content, headers={"Content-Type": "application/json"}
+            )
+            statuses.add(created.status_code)
+        listed = await local.http.get("/v1/predictions")
+        return statuses, listed.status_code, len(listed.json()["results"])
+
+    assert talk(conversation) == ({201, 400}, 200, 100)
 
 
 def test_a_caller_who_leaves_in_the_middle_of_its_body_leaves_the_gateway_well(api):

@@ -6,7 +6,6 @@ They lie in a temporary folder for as long as the gateway runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from cogsmith.errors import UnknownResource
 from cogsmith.gateway import pages, present
 from cogsmith.gateway.present import Json
 from cogsmith.gateway.problems import HTTPProblem, InvalidField, invalid
+from cogsmith.gateway.routes.bodies import parse_object
 from cogsmith.gateway.routes.resource import resource
 
 _UNTYPED = "application/octet-stream"
@@ -147,12 +147,9 @@ async def _metadata(form: FormData) -> dict[str, Any]:
     given = form.get("metadata", "{}")
     text = await given.read() if isinstance(given, UploadFile) else given
     try:
-        metadata = json.loads(text)
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise invalid([InvalidField("type", "metadata", "metadata must be a JSON object")])
-    return metadata
+        return parse_object(text)
+    except ValueError as error:
+        raise invalid([InvalidField("type", "metadata", f"metadata {error}")]) from error
 
 
 def _present(file: StoredFile, request: Request) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from cogsmith.gateway.problems import HTTPProblem
 
+# What is taken is shown again, within a list of others like it: there must be room for more levels around it.
+_MAX_LEVELS = 200
 _MAX_WAIT_SECONDS = 60
 _WAIT = re.compile(r"wait(?:\s*=\s*\"?(\d{1,6})\"?)?", re.IGNORECASE)
 _DURATION = re.compile(r"(?=\d)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s?)?")
@@ -27,14 +29,24 @@ async def read_object(request: Request) -> dict[str, Any]:
             f"The body must be application/json, not {content_type or 'of no stated type'}",
         )
     try:
-        body = msgspec.json.decode(await request.body())
+        return parse_object(await request.body())
     except ClientDisconnect as error:
         raise HTTPProblem(400, "Bad request", "The body ended early") from error
+    except ValueError as error:
+        raise HTTPProblem(400, "Bad request", f"The body {error}") from error
+
+
+def parse_object(text: bytes | str) -> dict[str, Any]:
+    """The JSON object that `text` is. Raises ValueError, which says what it is or does instead."""
+    try:
+        value = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, nested beyond all reason
-        raise HTTPProblem(400, "Bad request", f"The body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise HTTPProblem(400, "Bad request", "The body must be a JSON object")
-    return body
+        raise ValueError(f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")
+    if _has_more_levels(value, _MAX_LEVELS):
+        raise ValueError(f"is nested more than {_MAX_LEVELS} levels deep")
+    return value
 
 
 def wait_seconds(headers: Mapping[str, str]) -> int:
@@ -63,3 +75,14 @@ def deadline(headers: Mapping[str, str]) -> datetime | None:
             f"{text!r} is no duration: say seconds, or hours, minutes, seconds as 1h30m",
         )
     return datetime.now(UTC) + duration
+
+
+def _has_more_levels(value: dict[str, Any], levels: int) -> bool:
+    """Whether lists and objects lie in `value` more than so many levels deep."""
+    level: list[Any] = [value]
+    for _ in range(levels):
+        items = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
