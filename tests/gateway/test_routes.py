@@ -585,6 +585,15 @@ def test_a_webhook_is_asked_for_what_its_filter_says(body, url, changes):
     assert (webhook and webhook.url, webhook and set(webhook.changes)) == (url, changes)
 
 
+@pytest.mark.parametrize(
+    "url", ["", "h/x", "ftp://h", "http://", "http://[::1", "http://h:65536", "http://h:x", "http://h/\n"]
+)
+def test_a_webhook_that_cannot_be_sent_to_is_refused(api, url):
+    body = {"version": VERSION, "input": {"chunks": []}, "webhook": url}
+    detail = is_problem(api.request("POST", "/v1/predictions", json=body), 422, "Input validation failed")
+    assert detail == f"- webhook: {url!r} is no http or https URL\n"
+
+
 def test_a_webhook_filter_knows_four_events(api):
     body = {"version": VERSION, "input": {"chunks": []}, "webhook": "http://h", "webhook_events_filter": ["end"]}
     detail = is_problem(api.request("POST", "/v1/predictions", json=body), 422, "Input validation failed")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, get_args
-from urllib.parse import urlsplit
+
+import httpx2
 
 from cogsmith.gateway.prediction import Change, Webhook
 from cogsmith.gateway.problems import InvalidField
 
+_LAST_PORT = 65535
 _CHANGES: tuple[Change, ...] = get_args(Change)
 
 BODY: dict[str, Any] = {
@@ -50,7 +52,7 @@ def webhook(body: Mapping[str, Any], base: str) -> Webhook | None:
 
 def _is_url(text: str) -> bool:
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
         return False
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) <= _LAST_PORT
