@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ _TIMEOUT = httpx2.Timeout(60.0, pool=None)
 _JSON = {"Content-Type": "application/json"}
 # What Cog answers where its worker process died: https://github.com/replicate/cog, coglet's orchestrator.
 _CRASHES = ("Worker crashed", "Worker fatal", "Failed to send request")
+# There whatever TMPDIR says.
+_LEFTOVERS = Path("/tmp/coglet/predictions")
 
 
 class _Broken(Exception):
@@ -156,4 +157,4 @@ async def _cancel_when_ended(http: httpx2.AsyncClient, url: str, prediction: Pre
 
 def _remove_leftovers(name: str) -> None:
     """Cog makes two folders for each prediction and keeps them for ever."""
-    shutil.rmtree(Path(tempfile.gettempdir()) / "coglet" / "predictions" / name, ignore_errors=True)
+    shutil.rmtree(_LEFTOVERS / name, ignore_errors=True)
