@@ -88,10 +88,10 @@ def test_a_websocket_may_give_the_token_in_either_place(query, headers):
         assert socket.receive_text() == "hello"
 
 
-@pytest.mark.parametrize("query", ["", "?token=", "?token=no", "?other=sesame"])
-def test_a_websocket_without_the_token_is_refused(query):
+@pytest.mark.parametrize("path", ["/", "/?token=", "/?token=no", "/?other=sesame", "/stream", "/v1/stream/key"])
+def test_a_websocket_without_the_token_is_refused(path):
     client = TestClient(TokenAuth(APP, "sesame"))
-    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(f"/{query}"):
+    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path):
         pytest.fail("it was let in")
     assert is_problem(refused.value, 401)
 
@@ -157,6 +157,14 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(caplog):
     ]
     for secret in ("keykeykey", "sesame", "bodybody", "queryquery"):
         assert secret not in "".join(lines)
+
+
+def test_no_path_can_write_lines_of_its_own_into_the_log(caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    TestClient(AccessLog(APP)).get("/v1/x%0A127.0.0.1 GET /forged 200 1 ms%1B[31m")
+    (line,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert line.isprintable()
+    assert line.split()[1:4] == ["GET", "/v1/x%0A127.0.0.1%20GET%20/forged%20200%201%20ms%1B%5B31m", "404"]
 
 
 def test_a_request_that_is_given_up_is_logged_too(caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,5 +43,6 @@ class AccessLog:
         finally:
             client, _ = scope.get("client") or ("-", 0)
             method = scope.get("method", "WEBSOCKET")
-            path = _STREAM_KEY.sub(r"\1…", scope["path"])
+            # Quoted, as it was sent: a line break or an escape sequence in it must not reach the terminal.
+            path = _STREAM_KEY.sub(r"\1…", quote(scope["path"], safe="/:$"))
             _log.info("%s %s %s %s %.0f ms", client, method, path, ending, 1000 * (time.monotonic() - started))

@@ -26,7 +26,7 @@ _WINDOW_SECONDS = 60.0
 
 def is_stream(scope: Scope) -> bool:
     """Whether a prediction's stream is asked for. Its URL is a secret of its own: clients send no token with it."""
-    return _parts(scope)[:1] == ["stream"]
+    return scope["type"] == "http" and _parts(scope)[:1] == ["stream"]
 
 
 def is_creation(scope: Scope) -> bool:
