@@ -1,15 +1,18 @@
 """The commands that run a model, on a tiny random one under the real Cog runtime."""
 
 import contextlib
+import fcntl
+import http.client
 import json
 import os
+import pty
 import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import termios
 import threading
 import time
 from pathlib import Path
@@ -90,11 +93,13 @@ def test_inspect_agrees_with_the_loaded_model(built):
 
 
 @contextlib.contextmanager
-def serving(root, *arguments, until="Ctrl-C ends", **variables):
+def serving(root, *arguments, until="Ctrl-C ends", preexec_fn=None, **variables):
     """`cogsmith serve` on a free port, once it has said `until` to the file `log`: its process and its URL."""
     command = [sys.executable, "-m", "cogsmith.cli.main", "serve", *arguments, "--port", "0"]
     with (root / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=root, stderr=log, env={**os.environ, **variables})
+        process = subprocess.Popen(
+            command, cwd=root, stderr=log, env={**os.environ, **variables}, preexec_fn=preexec_fn
+        )
     try:
         wait_until(lambda: until in said(root) or process.poll() is not None, 60)
         assert process.poll() is None, said(root)
@@ -164,7 +169,7 @@ def test_serve_says_how_it_is_reached_answers_and_ends_on_a_signal(built):
     for told in (f"REPLICATE_BASE_URL={url}", "replicate:local/tiny", url.replace("http", "ws"), "stopping"):
         assert told in said(root)
     assert re.search(r"127.0.0.1 POST /v1/models/local/tiny/predictions 201 \d+ ms", said(root))
-    assert not (Path(tempfile.gettempdir()) / "coglet/predictions" / prediction["id"]).exists()
+    assert not Path("/tmp/coglet/predictions", prediction["id"]).exists()
 
 
 def test_a_signal_lets_running_predictions_end_and_takes_no_new_ones(built):
@@ -205,7 +210,70 @@ def test_a_second_signal_ends_it_at_once(built):
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
         wait_until(lambda: not any(map(is_alive, processes)))
-    assert not (Path(tempfile.gettempdir()) / "coglet/predictions" / prediction["id"]).exists()
+    assert not Path("/tmp/coglet/predictions", prediction["id"]).exists()
+
+
+def test_a_closed_terminal_ends_it_in_good_order(built, tmp_path):
+    _, root = built
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "cogsmith.cli.main", "serve", "tiny", "--port", "0"]
+    settings = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command, cwd=root, stdin=its_end, stdout=its_end, stderr=its_end, env=variables, **settings
+    )
+    os.close(its_end)
+    said = ""
+    try:
+        while "Ctrl-C ends" not in said:
+            said += os.read(terminal, 4096).decode()
+        url = re.search(r"listening on (http://[\w.:]+)", said)[1]
+        assert httpx2.post(f"{url}/files", files={"content": b"x"}, trust_env=False).status_code == 201
+        processes = started_by(process.pid)
+        os.close(terminal)
+        assert process.wait(30) == 0
+        wait_until(lambda: not any(map(is_alive, processes)))
+    finally:
+        process.kill()
+        process.wait()
+    assert list(tmp_path.glob("cogsmith-files-*")) == []
+
+
+def test_under_nohup_a_closed_terminal_does_not_matter(built):
+    _, root = built
+    with serving(root, "tiny", "--lazy", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as (
+        process,
+        url,
+    ):
+        process.send_signal(signal.SIGHUP)
+        assert model_info(url)["model"] == "tiny"
+
+
+def test_it_goes_on_when_nobody_reads_what_it_says(built):
+    _, root = built
+    command = [sys.executable, "-m", "cogsmith.cli.main", "serve", "tiny", "--port", "0"]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE)
+    try:
+        url = re.search(rb"listening on (http://\S+)", process.stderr.readline())[1].decode()
+        process.stderr.close()
+        assert model_info(url)["model"] == "tiny"
+        processes = started_by(process.pid)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        wait_until(lambda: not any(map(is_alive, processes)))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_connection_that_was_idle_for_some_seconds_is_still_good(built):
+    _, root = built
+    with serving(root, "tiny", "--lazy") as (_, url):
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        for pause in (6, 0):  # httpx closes an idle one after five
+            connection.request("GET", "/v1/account")
+            assert connection.getresponse().read()
+            time.sleep(pause)
 
 
 def test_a_killed_gateway_leaves_no_process_behind_however_busy(built):

@@ -34,10 +34,16 @@ class _Results(Console):
         raise SystemExit(0)
 
 
+class _Messages(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: the work is not done for those who watch it."""
+        self.quiet = True
+
+
 # No emoji: rich would put them for words between colons, which occur in sources, paths and a model's text.
 out = _Results(highlight=False, soft_wrap=True, emoji=False)
 # Bound now: a library that is kept quiet by redirecting sys.stderr must not take our progress with it.
-err = Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False)
+err = _Messages(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 class _LiveTask:

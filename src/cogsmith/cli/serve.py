@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def _open(names: list[str], settings: Settings) -> Gateway:
 
 
 def _say(text: str) -> None:
-    err.print(text, markup=False)
+    with contextlib.suppress(OSError):  # the terminal has been closed
+        err.print(text, markup=False)
 
 
 def _log_to_stderr() -> None:

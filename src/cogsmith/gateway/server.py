@@ -20,6 +20,8 @@ from cogsmith.gateway.assembly import Report, Settings, assemble
 _DRAIN_SECONDS = 30.0
 _LEAVE_SECONDS = 5
 _BACKLOG = 2048
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s), or they would use some just as it is closed.
+_KEEP_ALIVE_SECONDS = 75
 
 
 class Gateway:
@@ -41,7 +43,7 @@ class Gateway:
         self._stop_at_once = asyncio.Event()
 
     def run(self) -> None:
-        """Serve until `stop` is called or, on the main thread, SIGTERM or SIGINT comes.
+        """Serve until `stop` is called or, on the main thread, SIGTERM, SIGINT or SIGHUP comes.
 
         Predictions that run then may go on for half a minute; a second request ends them at once. Raises ServeError
         where no model can be set up.
@@ -113,12 +115,15 @@ class Gateway:
             yield
             return
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
     def _how_to_reach_it(self) -> Iterator[str]:
@@ -161,6 +166,7 @@ def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LEAVE_SECONDS,
     )
 
