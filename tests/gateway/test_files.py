@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 
 import pytest
 from starlette.applications import Starlette
@@ -93,6 +94,23 @@ def test_there_is_a_limit_to_all_files_together(client):
     assert upload(client).status_code == 413
     client.delete(f"/v1/files/{client.get('/v1/files').json()['results'][0]['id']}")
     assert upload(client).status_code == 201
+
+
+@pytest.mark.parametrize("size", [2560, 3_000_000])  # one is kept in memory while it is read, one is not
+def test_a_full_disk_is_said_and_leaves_no_half_of_a_file(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = FileStore()
+    client = TestClient(Starlette(routes=FileRoutes(store).routes(), exception_handlers=HANDLERS))
+    kept = client.post("/files", files={"content": b"x"}).json()["id"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a full disk does, it fails what is written
+    try:
+        answer = client.post("/files", files={"content": b"x" * size})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status_code, answer.json()["status"]) == (507, 507)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+    store.close()
 
 
 def test_nothing_is_left_at_the_end(client, store, tmp_path):

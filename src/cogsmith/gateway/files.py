@@ -16,7 +16,7 @@ from typing import Any
 
 from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
 
@@ -54,7 +54,7 @@ class FileStore:
         self._files: dict[str, StoredFile] = {}
 
     def add(self, upload: UploadFile, metadata: dict[str, Any]) -> StoredFile:
-        """Keep a copy. Raises HTTPProblem where there is no room for it."""
+        """Keep a copy. Raises HTTPProblem where there is no room for it, OSError where the disk has none."""
         size = upload.size or 0
         if sum(file.size for file in self._files.values()) + size > self._max_bytes:
             raise HTTPProblem(
@@ -65,8 +65,12 @@ class FileStore:
         identity = secrets.token_hex(20)
         path = self._folder / identity
         upload.file.seek(0)
-        with path.open("wb") as copy:
-            shutil.copyfileobj(upload.file, copy)
+        try:
+            with path.open("wb") as copy:
+                shutil.copyfileobj(upload.file, copy)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         stored = StoredFile(
             id=identity,
             path=path,
@@ -118,14 +122,22 @@ class FileRoutes:
         ]
 
     async def _create(self, request: Request) -> Response:
+        try:
+            stored = await self._take(request)
+        except ClientDisconnect as error:
+            raise HTTPProblem(400, "Bad request", "The body ended early") from error
+        except OSError as error:
+            raise HTTPProblem(507, "Insufficient storage", f"The file cannot be kept: {error.strerror}") from error
+        return Json(_present(stored, request), 201)
+
+    async def _take(self, request: Request) -> StoredFile:
         async with request.form(max_files=2, max_fields=10) as form:
             content = form.get("content")
             if not isinstance(content, UploadFile):
                 field = InvalidField("required", "content", "content is required: send the file as multipart/form-data")
                 raise invalid([field])
             metadata = await _metadata(form)
-            stored = await to_thread.run_sync(self._store.add, content, metadata)
-        return Json(_present(stored, request), 201)
+            return await to_thread.run_sync(self._store.add, content, metadata)
 
     async def _list(self, request: Request) -> Response:
         return Json(pages.whole([_present(file, request) for file in self._store.newest_first()]))
