@@ -154,11 +154,22 @@ class RateLimited(ClientError):
 
 
 class ServiceUnavailable(ClientError):
-    """The server cannot be reached, or fails. `may_have_run`: the request may have had its effect all the same."""
+    """The server cannot be reached, or fails. `may_have_run`: the request may have had its effect all the same.
 
-    def __init__(self, message: str, *, fix: str | None = None, may_have_run: bool = False) -> None:
+    `retry_after` is when the server said to come again, in seconds from then, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str | None = None,
+        may_have_run: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message, fix=fix)
         self.may_have_run = may_have_run
+        self.retry_after = retry_after
 
 
 class UnsupportedByServer(ClientError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from cogsmith.cli import folders
 from cogsmith.cli.console import err
 from cogsmith.client import Connection, connect
+from cogsmith.client.retrying import log as retries
 
 _NOTED_WAIT = 1.0
 """Seconds from which on a user may wonder why nothing happens."""
@@ -46,11 +47,17 @@ def connection(endpoint: str, token: str | None, tokenizer: str | None, model: s
     What is tried again later is said on stderr. Raises what `connect` raises, and UserError where there is no such work
     directory.
     """
-    set_on_retry_hooks([_note_retry])  # what stamina does by itself may write to stdout
+    retries.setLevel(logging.INFO)
+    retries.addHandler(_RETRIES)
     place = endpoint if ":" in endpoint else f"local:{folders.find(endpoint)}"
     return connect(place, token=token, tokenizer=tokenizer, model=model)
 
 
-def _note_retry(details: RetryDetails) -> None:
-    if details.wait_for >= _NOTED_WAIT:
-        err.print(f"{details.caused_by}; trying again in {details.wait_for:.0f} s", style="dim", markup=False)
+class _RetryNotes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say on stderr that there is a wait worth knowing of."""
+        if getattr(record, "wait", 0.0) >= _NOTED_WAIT:
+            err.print(record.getMessage(), style="dim", markup=False)
+
+
+_RETRIES = _RetryNotes()

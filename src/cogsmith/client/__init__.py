@@ -14,6 +14,7 @@
     text.py                      text over them
     recovery.py                  how a call goes on after a break
     multiplexer.py               operations that come together -> one batch; replies -> streams
+    retrying.py                  what is tried again, and when
     transport.py                 one prediction: operations in, text out
     replicate.py  cog_http.py  websocket.py  local.py    a transport each
 

@@ -7,6 +7,7 @@ breaks; a comment every 15 seconds. Who leaves, cancels.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import httpx2
 
 from cogsmith.client import http_calls
+from cogsmith.client.retrying import FOR_A_SLOT, retried
 from cogsmith.client.transport import Timeouts
-from cogsmith.errors import InternalError, PredictionCanceled, PredictionFailed, ServiceUnavailable, StreamBroken
+from cogsmith.errors import PredictionCanceled, PredictionFailed, ServiceUnavailable, StreamBroken
 from cogsmith.lmtp import AnyOperation, serialize_batch
 
 _HOPELESS = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
@@ -71,12 +73,14 @@ class CogPrediction:
 
     async def _begun(self) -> httpx2.Response:
         """Send the request until there is a slot for it."""
-        async for attempt in http_calls.retrying(http_calls.is_busy, http_calls.FOR_A_SLOT):
-            with attempt:
-                if attempt.num % _LOOK_EVERY == 0:
-                    await self._check_health()
-                return await http_calls.send(self._client, self._request, again=http_calls.is_unreachable)
-        raise InternalError("no attempt was made")
+        attempts = itertools.count(1)
+
+        async def begin() -> httpx2.Response:
+            if next(attempts) % _LOOK_EVERY == 0:
+                await self._check_health()
+            return await http_calls.send(self._client, self._request, again=http_calls.is_unreachable)
+
+        return await retried(begin, http_calls.is_busy, FOR_A_SLOT)
 
     async def _check_health(self) -> None:
         """Raises ServiceUnavailable where waiting for a slot is in vain: a Cog server never starts its model again."""

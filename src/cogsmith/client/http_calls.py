@@ -6,48 +6,24 @@ import contextlib
 import datetime
 import email.utils
 import json
-import logging
 import time
-from collections.abc import AsyncIterable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
-import stamina
 
+from cogsmith.client.retrying import retried
 from cogsmith.client.transport import Timeouts
 from cogsmith.errors import (
     AuthenticationError,
     ClientError,
-    InternalError,
     NotFound,
     RateLimited,
     RequestRejected,
     ServiceUnavailable,
 )
 
-# stamina tells of every retry by a warning, which Python prints where a program has not set up logging.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
-
-_LONGEST_WAIT = 120.0
 _MAYBE = "what was asked for may have begun: look before asking for it again"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often to try, for how long, and how far apart, in seconds."""
-
-    attempts: int | None
-    seconds: float
-    first_wait: float
-    longest_wait: float
-
-
-BRIEF = Patience(attempts=5, seconds=_LONGEST_WAIT, first_wait=0.1, longest_wait=5.0)
-"""For a server that should answer."""
-
-FOR_A_SLOT = Patience(attempts=None, seconds=60.0, first_wait=0.02, longest_wait=0.5)
-"""For a Cog server, which frees a slot only some time after its last answer, so that "at capacity" is often not so."""
 
 
 def http_client(timeouts: Timeouts, *, auth: httpx2.Auth | None = None, is_local: bool = True) -> httpx2.AsyncClient:
@@ -79,55 +55,37 @@ class Busy(ServiceUnavailable):
     """The server has no room now, or is not ready. Nothing was begun."""
 
 
-def is_busy(error: Exception) -> bool:
+def is_busy(error: ClientError) -> bool:
     """Whether to ask again soon."""
     return isinstance(error, Busy)
 
 
-def is_unreachable(error: Exception) -> bool:
+def is_unreachable(error: ClientError) -> bool:
     """Whether the request never reached a server."""
     return isinstance(error, ServiceUnavailable) and not error.may_have_run and not is_busy(error)
 
 
-def can_repeat_nothing(error: Exception) -> bool | float:
-    """Whether to send a request again that must not take effect twice, or the seconds to wait before that."""
-    if isinstance(error, RateLimited):
-        return True if error.retry_after is None else error.retry_after <= _LONGEST_WAIT and error.retry_after
-    return isinstance(error, ServiceUnavailable) and not error.may_have_run
+def can_repeat_nothing(error: ClientError) -> bool:
+    """Whether to send a request again that must not take effect twice."""
+    return isinstance(error, RateLimited) or (isinstance(error, ServiceUnavailable) and not error.may_have_run)
 
 
-def can_repeat_all(error: Exception) -> bool | float:
+def can_repeat_all(error: ClientError) -> bool:
     """The same for a request that changes nothing."""
-    return can_repeat_nothing(error) or isinstance(error, ServiceUnavailable)
-
-
-def retrying(again: Callable[[Exception], bool | float], patience: Patience = BRIEF) -> AsyncIterable[stamina.Attempt]:
-    """Return the attempts to make at something, where `again` tells whether an error allows another."""
-    return stamina.retry_context(
-        on=again,
-        attempts=patience.attempts,
-        timeout=patience.seconds,
-        wait_initial=patience.first_wait,
-        wait_max=patience.longest_wait,
-        wait_jitter=patience.first_wait,
-    )
+    return isinstance(error, RateLimited | ServiceUnavailable)
 
 
 async def send(
     client: httpx2.AsyncClient,
     request: Callable[[], httpx2.Request],
     *,
-    again: Callable[[Exception], bool | float],
-    patience: Patience = BRIEF,
+    again: Callable[[ClientError], bool],
 ) -> httpx2.Response:
     """Send what `request` makes, again where `again` says so; return a good answer, whose body is still to be read.
 
     Raises AuthenticationError, NotFound, RequestRejected, RateLimited, ServiceUnavailable.
     """
-    async for attempt in retrying(again, patience):
-        with attempt:
-            return await send_once(client, request())
-    raise InternalError("no attempt was made")
+    return await retried(lambda: send_once(client, request()), again)
 
 
 async def send_once(client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
@@ -167,7 +125,7 @@ def failure_of(status: int, text: str, headers: Mapping[str, str], place: str) -
             return NotFound(message, fix="check the name, and that the token may see it")
         case 409 | 503:
             # Nothing was begun: 409 is Cog's word for "no free slot", 503 for "not ready".
-            return Busy(message)
+            return Busy(message, retry_after=retry_after(headers))
         case 429:
             return RateLimited(message, fix="ask less often", retry_after=retry_after(headers))
     return RequestRejected(message) if status < 500 else ServiceUnavailable(message, fix=_MAYBE, may_have_run=True)

@@ -14,8 +14,9 @@ from cogsmith.client import http_calls
 from cogsmith.client.endpoint import ReplicateDeployment, ReplicateModel
 from cogsmith.client.once import Once
 from cogsmith.client.replicate_stream import ReplicatePrediction
+from cogsmith.client.retrying import retried
 from cogsmith.client.transport import Timeouts
-from cogsmith.errors import AuthenticationError, ClientError, EndpointError, InternalError
+from cogsmith.errors import AuthenticationError, ClientError, EndpointError
 from cogsmith.lmtp import AnyOperation, serialize_batch
 
 DEFAULT_URL = "https://api.replicate.com/v1"
@@ -64,10 +65,7 @@ class ReplicateTransport:
         """Create a prediction, trying again only where there surely is none yet."""
         url, version = await self._place.get()
         request = self._client.build_request("POST", url, json={**version, "input": dict(inputs), "stream": True})
-        async for attempt in http_calls.retrying(http_calls.can_repeat_nothing):
-            with attempt:
-                return await self._post(request)
-        raise InternalError("no attempt was made")
+        return await retried(lambda: self._post(request), http_calls.can_repeat_nothing)
 
     async def _post(self, request: httpx2.Request) -> ReplicatePrediction:
         """Send what creates a prediction. Where nobody waits for the answer any more, the prediction is cancelled."""

@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from cogsmith.client.http_calls import can_repeat_nothing, failure_of, reason, retrying
+from cogsmith.client.http_calls import can_repeat_nothing, failure_of, reason
+from cogsmith.client.retrying import retried
 from cogsmith.client.transport import Timeouts
-from cogsmith.errors import InternalError, ServiceUnavailable, StreamBroken
+from cogsmith.errors import ServiceUnavailable, StreamBroken
 from cogsmith.lmtp import MAX_LINE, AnyOperation, encode_line, serialize_batch
 from cogsmith.lmtp.extended import VERSION
 
@@ -49,19 +50,20 @@ class WebSocketTransport:
 
     async def _connected(self) -> ClientConnection:
         """Connect, several times if need be. Raises AuthenticationError, NotFound, ServiceUnavailable, RateLimited."""
-        async for attempt in retrying(can_repeat_nothing):
-            with attempt, _typed(self._url):
-                return await connect(
-                    self._url,
-                    additional_headers=self._headers,
-                    open_timeout=self._timeouts.connect,
-                    ping_timeout=self._timeouts.idle,
-                    max_size=MAX_LINE,
-                    # What a server says while a long batch is still being sent must not stop either of them.
-                    max_queue=None,
-                    proxy=None,
-                )
-        raise InternalError("no attempt was made")
+        return await retried(self._connect, can_repeat_nothing)
+
+    async def _connect(self) -> ClientConnection:
+        with _typed(self._url):
+            return await connect(
+                self._url,
+                additional_headers=self._headers,
+                open_timeout=self._timeouts.connect,
+                ping_timeout=self._timeouts.idle,
+                max_size=MAX_LINE,
+                # What a server says while a long batch is still being sent must not stop either of them.
+                max_queue=None,
+                proxy=None,
+            )
 
     def _broken(self, num_messages: int) -> StreamBroken:
         fix = None if num_messages else "LMQL's own server wants to be told its `model`"
