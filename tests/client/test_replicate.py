@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -236,6 +237,46 @@ def test_closing_the_only_stream_cancels_the_prediction(service):
 
     came, kept = call(work)
     assert came == kept == continuation([1], 3)
+
+
+def test_a_stream_that_nobody_holds_is_ended(service):
+    service.faults.holds_after = 2
+
+    async def work(client):
+        async for _ in client.generate([1], max_tokens=50):
+            break
+        await settled(lambda: service.cancelled == ["p1"])
+        client.generate([1], max_tokens=50)
+        await settled(lambda: len(service.batches) == 2)
+        return list(service.cancelled)
+
+    assert call(work) == ["p1"]
+
+
+def test_a_task_that_nobody_holds_gets_its_tokens(service):
+    """The event loop knows tasks weakly: what they wait for must hold them."""
+    results = []
+
+    async def work(client):
+        async def collect():
+            results.append((await client.generate([1], max_tokens=5).result()).ids)
+
+        _ = [asyncio.create_task(collect()) for _ in range(3)]
+        del _
+        for _ in range(50):
+            gc.collect()
+            await asyncio.sleep(0.02)
+
+    call(work)
+    assert results == [continuation([1], 5)] * 3
+
+
+async def settled(condition):
+    """Wait, some seconds at most, until `condition` holds."""
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
 
 
 def test_closing_one_of_several_ends_it_alone(service):

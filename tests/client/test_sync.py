@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -43,6 +45,36 @@ def test_leaving_a_stream_early_cancels(service):
         for _ in stream:
             break
     assert service.cancelled == ["p1"]
+
+
+def test_breaking_off_a_loop_cancels(service):
+    """Before the client is closed: it may live for hours."""
+    service.faults.holds_after = 2
+    with cogsmith.connect("replicate:o/m") as client:
+        for _ in client.generate([1], max_tokens=50):
+            break
+        assert happens(lambda: service.cancelled == ["p1"])
+        # The first question of a text fetches the tokenizer.
+        for _ in client.text(letters([1]), max_tokens=50):
+            break
+        assert happens(lambda: service.cancelled == ["p1", "p3"])
+
+
+def test_a_loop_that_was_broken_off_may_go_on(service):
+    with cogsmith.connect("replicate:o/m") as client:
+        stream = client.generate([1], max_tokens=9)
+        first = next(iter(stream))
+        gc.collect()
+        assert (first.token, *(token.token for token in stream)) == continuation([1], 9)
+        assert stream.result().ids == continuation([1], 9)
+
+
+def happens(condition, seconds=10):
+    """Whether `condition` holds at some time soon."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
 
 
 def test_several_threads(service):

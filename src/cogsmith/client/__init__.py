@@ -10,7 +10,8 @@
     handshake.py  server.py      asked once: what the server is and can; whose tokenizer counts
     tokenizer.py  chat.py        text and messages to ids, ids to text
     lowering.py                  a call in the words that the server understands
-    stream.py  results.py        the tokens of one call, of all its branches, over breaks; what they come to
+    progress.py                  one call on its way, over breaks
+    stream.py  results.py        the tokens of one call, of all its branches; what they come to
     text.py                      text over them
     recovery.py                  how a call goes on after a break
     multiplexer.py               operations that come together -> one batch; replies -> streams

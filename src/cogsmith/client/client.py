@@ -14,9 +14,10 @@ from cogsmith.client.handshake import Handshake
 from cogsmith.client.lowering import plan_generate, plan_score
 from cogsmith.client.multiplexer import Multiplexer
 from cogsmith.client.options import GenerateOptions, ScoreOptions
+from cogsmith.client.progress import Plan, Progress
 from cogsmith.client.requests import check_deadline, generate_request, score_request
 from cogsmith.client.results import ScoredOption
-from cogsmith.client.stream import Plan, Stream
+from cogsmith.client.stream import Stream
 from cogsmith.client.text import TextStream, check_single
 from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.client.transport import Timeouts, Transport
@@ -139,7 +140,8 @@ class AsyncClient:
 
     def _stream(self, plan: Callable[[], Awaitable[Plan]], deadline: float | None) -> Stream:
         check_deadline(deadline)
-        return Stream(plan, self._multiplexer, deadline=deadline, max_recoveries=self._max_recoveries)
+        call = Progress(plan, self._multiplexer, deadline=deadline, max_recoveries=self._max_recoveries)
+        return Stream(call)
 
     def _text(self, tokens: Stream, options: GenerateOptions) -> TextStream:
         given = options.get("stop", ())

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from cogsmith.client.progress import Plan
 from cogsmith.client.recovery import Leg
 from cogsmith.client.server import Server
-from cogsmith.client.stream import Plan
 from cogsmith.detokenize import Decode, Stopping
 from cogsmith.lmtp import Allow, ExtendedGenerate, ExtendedScore, Generate, Score, bitset
 

@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-
-import msgspec
-
-from cogsmith import lmtp
-from cogsmith.client.multiplexer import Multiplexer, Running
-from cogsmith.client.recovery import Call, Leg, rest
-from cogsmith.client.results import Branch, Generation, Token
-from cogsmith.detokenize import Stop, Stopping
-from cogsmith.errors import ClientError, CogsmithError, DeadlineExceeded, InternalError, OperationFailed, StreamBroken
-from cogsmith.lmtp import (
-    AnyReply,
-    End,
-    EndReason,
-    ExtendedGenerate,
-    ExtendedScore,
-    ExtendedToken,
-    Generate,
-    Timing,
-    Usage,
-)
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a call needs done: its legs, and for servers that cannot stop, who watches each branch."""
-
-    legs: list[Leg]
-    watches: Sequence[Stopping] = ()
-
-    @property
-    def num_branches(self) -> int:
-        """Branches of the call."""
-        return sum(len(leg.indices) for leg in self.legs)
-
-
-@dataclass(slots=True)
-class _State:
-    """A branch as far as it has come."""
-
-    num_prompt: int
-    max_tokens: int | None
-    tokens: list[Token] = field(default_factory=list)
-    finish_reason: EndReason | None = None
-    stop: Stop | None = None
+from cogsmith.client.progress import Progress
+from cogsmith.client.results import Generation, Token
+from cogsmith.lmtp import EndReason, Timing, Usage
 
 
 class Stream:
-    """Iterate over it for tokens, or await `result()`. Closing it before its end cancels the call.
+    """Iterate over it for tokens, or await `result()`. Closing or dropping it before its end cancels the call.
 
         async with client.generate(prompt) as stream:
             async for token in stream: ...
@@ -62,59 +16,38 @@ class Stream:
     Nothing is lost or repeated when a connection breaks: the call goes on where it was, or raises StreamBroken.
     """
 
-    def __init__(
-        self,
-        plan: Callable[[], Awaitable[Plan]],
-        multiplexer: Multiplexer,
-        *,
-        deadline: float | None,
-        max_recoveries: int,
-    ) -> None:
-        self._multiplexer = multiplexer
-        self._max_recoveries = max_recoveries
-        self._running: dict[Leg, Running] = {}
-        self._branches: list[_State] = []
-        self._watches: Sequence[Stopping] = ()
-        self._tokens: asyncio.Queue[Token | None] = asyncio.Queue()
-        self._is_over = False
-        self._error: CogsmithError | None = None
-        self.prompt: tuple[int, ...] = ()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
         """The prompt's ids, known once a token has come."""
-        self.timing: Timing | None = None
+        return self._progress.prompt
+
+    @property
+    def timing(self) -> Timing | None:
         """How long it took, as the server measured the branch that ended last; None where it does not."""
-        self._seconds = deadline
-        self._deadline = None if deadline is None else time.monotonic() + deadline
-        loop = asyncio.get_running_loop()
-        self._timer = None if deadline is None else loop.call_later(deadline, self._fail, self._late())
-        self._started = loop.create_task(self._start(plan))
+        return self._progress.timing
 
     @property
     def finish_reason(self) -> EndReason | None:
         """Why the first branch ended; None while it has not."""
-        return self._branches[0].finish_reason if self._branches else None
+        return self._progress.finish_reason
 
     @property
     def usage(self) -> Usage:
         """Tokens that have come, over all branches; the prompt counts in each."""
-        return Usage(
-            prompt_tokens=sum(branch.num_prompt for branch in self._branches),
-            tokens=sum(len(branch.tokens) for branch in self._branches),
-        )
+        return self._progress.usage
 
     async def result(self) -> Generation:
         """Wait for the end; return all of it, also what was iterated over before. Raises what the stream raises."""
         async for _ in self:
             pass
-        branches = tuple(Branch(tuple(state.tokens), state.finish_reason, state.stop) for state in self._branches)
-        return Generation(branches, self.usage, self.timing)
+        return self._progress.generation()
 
     async def aclose(self) -> None:
         """End the call, where it has not ended. Idempotent."""
-        running = list(self._running.values())
-        for state in self._branches:
-            state.finish_reason = state.finish_reason or "cancelled"
-        self._finish()
-        await self._multiplexer.ended(running)
+        await self._progress.aclose()
 
     def __aiter__(self) -> Stream:
         return self
@@ -125,13 +58,9 @@ class Stream:
         Raises DeadlineExceeded, OperationFailed, StreamBroken, PredictionFailed, PredictionCanceled,
         UnsupportedByServer, TokenizerMismatch, and what a transport raises.
         """
-        token = await self._tokens.get()
-        if token is not None:
-            return token
-        self._tokens.put_nowait(None)
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+        if (token := await self._progress.next_token()) is None:
+            raise StopAsyncIteration
+        return token
 
     async def __aenter__(self) -> Stream:
         return self
@@ -139,142 +68,6 @@ class Stream:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _start(self, make_plan: Callable[[], Awaitable[Plan]]) -> None:
-        """Find out what to send, and send it."""
-        try:
-            plan = await make_plan()
-        except CogsmithError as error:
-            self._fail(error)
-        except asyncio.CancelledError:
-            self._fail(ClientError("the client was closed"))
-            raise
-        except Exception as fault:
-            bug = InternalError(f"preparing a call failed: {fault!r}")
-            bug.__cause__ = fault
-            self._fail(bug)
-        else:
-            self._branches = [_begun(leg.operation) for leg in plan.legs for _ in leg.indices]
-            self._watches = plan.watches
-            self.prompt = plan.legs[0].operation.prompt
-            for leg in plan.legs:
-                self._submit(leg)
-
-    def _submit(self, leg: Leg) -> None:
-        operation = leg.operation
-        if self._deadline is not None and isinstance(operation, ExtendedGenerate | ExtendedScore):
-            left = max(1, int((self._deadline - time.monotonic()) * 1000))
-            operation = msgspec.structs.replace(operation, deadline_ms=left)
-        self._running[leg] = self._multiplexer.submit(operation, partial(self._receive, leg))
-
-    def _receive(self, leg: Leg, item: AnyReply | CogsmithError) -> None:
-        """Take what a leg gives, as it comes."""
-        if leg not in self._running:
-            return
-        try:
-            self._take(leg, item)
-        except CogsmithError as error:
-            self._fail(error)
-        if all(state.finish_reason for state in self._branches):
-            self._finish()
-
-    def _take(self, leg: Leg, item: AnyReply | CogsmithError) -> None:
-        match item:
-            case lmtp.Token() | ExtendedToken():
-                self._take_token(leg, item)
-            case End(finish_reason="interrupted"):
-                self._go_on(leg, StreamBroken(item.error or "the server was interrupted"))
-            case End(finish_reason="error"):
-                self._go_on(leg, OperationFailed(item.error or "the server ended the stream without a reason"))
-            case End():
-                self._take_end(leg, item)
-            case StreamBroken() | OperationFailed():
-                self._go_on(leg, item)
-            case CogsmithError():
-                raise item
-
-    def _take_token(self, leg: Leg, reply: lmtp.Token | ExtendedToken) -> None:
-        branch = reply.index if isinstance(reply, ExtendedToken) else 0
-        index = leg.indices[branch]
-        state = self._branches[index]
-        state.stop = self._watches[index].push(reply.token) if self._watches else None
-        reason = reply.finish_reason if state.stop is None else "stop_sequence"
-        # LMQL's own server gives the last token twice, and only the second time a reason.
-        if reason is None and isinstance(reply, lmtp.Token) and len(state.tokens) + 1 == state.max_tokens:
-            reason = "length"
-        token = Token(
-            token=reply.token,
-            logprob=reply.logprob,
-            index=index,
-            finish_reason=reason,
-            top_logprobs=reply.top_logprobs,
-            logprobs=reply.logprobs if isinstance(reply, ExtendedToken) else None,
-        )
-        leg.received[branch].append(token.token)
-        state.tokens.append(token)
-        self._tokens.put_nowait(token)
-        if token.finish_reason is not None:
-            leg.finished.add(branch)
-            # Of LMTP 1.1, an END is still to come, which knows more.
-            if not leg.is_extended:
-                state.finish_reason = token.finish_reason
-                self._multiplexer.cancel(self._running.pop(leg))
-
-    def _take_end(self, leg: Leg, end: End) -> None:
-        """Note the end of one branch or all. Raises DeadlineExceeded."""
-        if end.finish_reason == "deadline":
-            raise self._late()
-        self.timing = end.timing or self.timing
-        for branch in range(len(leg.indices)) if end.index is None else [end.index]:
-            state = self._branches[leg.indices[branch]]
-            state.finish_reason = state.finish_reason or end.finish_reason
-            state.stop = end.stop
-            leg.finished.add(branch)
-
-    def _go_on(self, leg: Leg, error: StreamBroken | OperationFailed) -> None:
-        """Continue in a new prediction what was cut. Raises the error where that cannot be done."""
-        for branch in leg.finished:
-            state = self._branches[leg.indices[branch]]
-            state.finish_reason = state.finish_reason or state.tokens[-1].finish_reason
-        # What is wrong with an operation shows before its first token; later, it is the server that failed.
-        is_cut = isinstance(error, StreamBroken) or any(leg.received)
-        legs = rest(leg) if is_cut and leg.attempt < self._max_recoveries else None
-        if legs is None:
-            raise self._broken(error)
-        self._multiplexer.cancel(self._running.pop(leg))
-        for one in legs:
-            self._submit(one)
-
-    def _finish(self) -> None:
-        """Nothing comes any more. Idempotent."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._started.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        for running in self._running.values():
-            self._multiplexer.cancel(running)
-        self._running.clear()
-        self._tokens.put_nowait(None)
-
-    def _fail(self, error: CogsmithError) -> None:
-        """End with an error, once what has come was taken. The first one counts."""
-        if not self._is_over:
-            self._error = error
-            self._finish()
-
-    def _broken(self, error: StreamBroken | OperationFailed) -> ClientError:
-        if isinstance(error, OperationFailed):
-            return error
-        came = self.usage.tokens
-        return StreamBroken(f"{error.message}; {came} tokens had come", fix=error.fix, num_tokens=came)
-
-    def _late(self) -> DeadlineExceeded:
-        if self._seconds is None:
-            return DeadlineExceeded("the server's own time limit has passed", fix="ask for fewer tokens")
-        return DeadlineExceeded(f"the call has had its {self._seconds:g} seconds", fix="give a longer deadline")
-
-
-def _begun(operation: Call) -> _State:
-    """Return a branch of `operation` of which nothing has come."""
-    return _State(len(operation.prompt), operation.max_tokens if isinstance(operation, Generate) else None)
+    def __del__(self) -> None:
+        # A loop that was left by `break` closes nothing, and the server would go on for nobody.
+        self._progress.abandon()
