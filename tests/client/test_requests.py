@@ -43,6 +43,15 @@ async def generating(client, options):
         ({"logit_bias": {1: math.inf}}, r"logit_bias\[1\] is inf"),
         ({"seed": -1}, "seed is -1"),
         ({"deadline": 0}, "deadline is 0"),
+        ({"deadline": math.inf}, "deadline is inf"),
+        ({"deadline": math.nan}, "deadline is nan"),
+        ({"deadline": "5"}, "deadline is '5'"),
+        ({"deadline_ms": 5}, "no option deadline_ms"),
+        ({"cancel_key": "mine"}, "no option cancel_key"),
+        ({"stop": None}, "stop is None"),
+        ({"stop": "\ud800"}, "payload|stop"),
+        ({"allow": None}, "allow"),
+        ({"logit_bias": None}, "logit_bias"),
     ],
 )
 def test_options(service, options, named):
@@ -55,6 +64,27 @@ def test_options(service, options, named):
 def test_prompts(service, prompt):
     with pytest.raises(RequestRejected, match="prompt"):
         call(lambda client: client.generate(prompt).result())
+
+
+def test_half_a_character_is_no_prompt(service):
+    with pytest.raises(RequestRejected, match="surrogates"):
+        call(lambda client: client.generate("\ud800").result())
+
+
+@pytest.mark.parametrize("options", ["abc", b"abc", 5, None])
+def test_one_option_is_no_list_of_options(service, options):
+    with pytest.raises(RequestRejected, match="options is"):
+        call(lambda client: client.score([1], options))
+
+
+def test_options_may_be_made_on_the_way(service):
+    scored = call(lambda client: client.score([1], ([option] for option in (2, 3))))
+    assert [one.ids for one in scored] == [(2,), (3,)]
+
+
+def test_probabilities_are_made_in_two_ways_only(service):
+    with pytest.raises(RequestRejected, match="normalise is 'max'"):
+        call(lambda client: client.distribution([1], [[2]], normalise="max"))
 
 
 @pytest.mark.parametrize("options", [[], [[]]])

@@ -15,12 +15,13 @@ from cogsmith.client.lowering import plan_generate, plan_score
 from cogsmith.client.multiplexer import Multiplexer
 from cogsmith.client.options import GenerateOptions, ScoreOptions
 from cogsmith.client.progress import Plan, Progress
-from cogsmith.client.requests import check_deadline, generate_request, score_request
+from cogsmith.client.requests import check_deadline, generate_request, listed_options, score_request
 from cogsmith.client.results import ScoredOption
 from cogsmith.client.stream import Stream
 from cogsmith.client.text import TextStream, check_single
 from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.client.transport import Timeouts, Transport
+from cogsmith.errors import RequestRejected
 
 Prompt = str | Sequence[int]
 """A text, which the tokenizer turns into ids with the special tokens of a whole prompt, or the ids themselves."""
@@ -75,9 +76,10 @@ class AsyncClient:
 
         async def plan() -> Plan:
             server = await self._handshake.server()
-            ids, *listed = await self._encoded(prompt, options)
-            return plan_score(score_request(ids, listed, settings, self._model), server)
+            ids, *scored = await self._encoded(prompt, listed)
+            return plan_score(score_request(ids, scored, settings, self._model), server)
 
+        listed = listed_options(options)
         async with self._stream(plan, settings.get("deadline")) as stream:
             result = await stream.result()
         return [ScoredOption(branch.tokens) for branch in result.branches]
@@ -95,6 +97,8 @@ class AsyncClient:
         "sum" compares the probabilities of whole options, "mean" those per token (the geometric mean), which does not
         favour short options and is what LMQL's `distribution` gives. Raises what `score` raises.
         """
+        if normalise not in ("sum", "mean"):
+            raise RequestRejected(f"normalise is {normalise!r}", fix='give "sum" or "mean"')
         scored = await self.score(prompt, options, **settings)
         return softmax([one.logprob if normalise == "sum" else one.mean_logprob for one in scored])
 

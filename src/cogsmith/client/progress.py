@@ -126,7 +126,7 @@ class Progress:
     async def _start(self, make_plan: Callable[[], Awaitable[Plan]]) -> None:
         """Find out what to send, and send it."""
         try:
-            plan = await make_plan()
+            self._send(await make_plan())
         except CogsmithError as error:
             self._fail(error)
         except asyncio.CancelledError:
@@ -136,12 +136,13 @@ class Progress:
             bug = InternalError(f"preparing a call failed: {fault!r}")
             bug.__cause__ = fault
             self._fail(bug)
-        else:
-            self._branches = [_begun(leg.operation) for leg in plan.legs for _ in leg.indices]
-            self._watches = plan.watches
-            self.prompt = plan.legs[0].operation.prompt
-            for leg in plan.legs:
-                self._submit(leg)
+
+    def _send(self, plan: Plan) -> None:
+        self._branches = [_begun(leg.operation) for leg in plan.legs for _ in leg.indices]
+        self._watches = plan.watches
+        self.prompt = plan.legs[0].operation.prompt
+        for leg in plan.legs:
+            self._submit(leg)
 
     def _submit(self, leg: Leg) -> None:
         operation = leg.operation

@@ -16,7 +16,11 @@ from cogsmith.errors import InternalError, RequestError, RequestRejected
 from cogsmith.lmtp import Allow, ExtendedGenerate, ExtendedScore, pack_mask
 from cogsmith.lmtp.payload import dump_payload, parse_payload
 
+P = TypeVar("P")
 R = TypeVar("R", ExtendedGenerate, ExtendedScore)
+
+# Fields of operations that are the client's own to fill.
+_OURS = {"prompt", "options", "model", "stream_id", "lmtp", "cancel_key", "deadline_ms"}
 
 
 def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str | None) -> ExtendedGenerate:
@@ -31,6 +35,16 @@ def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str
     return _checked(ExtendedGenerate(prompt=_ids("prompt", prompt), model=model, stream_id=0, **fields))
 
 
+def listed_options(given: Iterable[P]) -> list[P]:
+    """Return options to score. Raises RequestRejected for a single one, which would be taken for its characters."""
+    if isinstance(given, str | bytes):
+        raise RequestRejected(f"options is the text {given!r}", fix="give a list of texts")
+    try:
+        return list(given)
+    except TypeError as error:
+        raise RequestRejected(f"options is no list: {error}", fix="give a list of texts or of token ids") from error
+
+
 def score_request(
     prompt: Sequence[int], scored: Sequence[Sequence[int]], options: ScoreOptions, model: str | None
 ) -> ExtendedScore:
@@ -41,18 +55,18 @@ def score_request(
 
 
 def check_deadline(seconds: float | None) -> None:
-    """Raises RequestRejected for a deadline that is over before it begins."""
-    if seconds is not None and not seconds > 0:
-        raise RequestRejected(f"deadline is {seconds}", fix="give seconds, more than 0")
+    """Raises RequestRejected for a deadline that is over before it begins, or is no time at all."""
+    if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+        raise RequestRejected(f"deadline is {seconds!r}", fix="give seconds, more than 0; leave it out for no limit")
 
 
 def _fields(kind: type[R], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are fields of the operation. Raises RequestRejected for names that are none."""
-    known = {field.name for field in msgspec.structs.fields(kind)} - {"prompt", "options", "model", "stream_id", "lmtp"}
+    known = {field.name for field in msgspec.structs.fields(kind)} - _OURS
     fields = {name: value for name, value in options.items() if name != "deadline"}
     if unknown := sorted(fields.keys() - known):
         raise RequestRejected(
-            f"there is no option {', '.join(unknown)}", fix=f"give some of {', '.join(sorted(known))}"
+            f"there is no option {', '.join(unknown)}", fix=f"give some of {', '.join(sorted(known | {'deadline'}))}"
         )
     if odd := [f"{name} is {value}" for name, value in fields.items() if _is_infinite(value)]:
         raise RequestRejected("; ".join(odd), fix="give finite numbers")
@@ -74,6 +88,8 @@ def _checked(request: R) -> R:
 
 def _stops(given: str | Sequence[str | Sequence[int]]) -> tuple[str | tuple[int, ...], ...]:
     entries = [given] if isinstance(given, str) else given
+    if not isinstance(entries, Iterable):
+        raise RequestRejected(f"stop is {given!r}", fix="give a text or a list of texts and lists of token ids")
     return tuple(entry if isinstance(entry, str) else _ids("stop", entry) for entry in entries)
 
 
@@ -87,7 +103,7 @@ def _mask(given: Allow | Iterable[int]) -> Allow:
 def _bias(given: Mapping[int, float]) -> Mapping[int, float]:
     try:
         bias = {operator.index(id_): float(number) for id_, number in given.items()}
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise RequestRejected(f"logit_bias holds what is no number by token id: {error}") from error
     if odd := [id_ for id_, number in bias.items() if _is_infinite(number)]:
         raise RequestRejected(f"logit_bias[{odd[0]}] is {bias[odd[0]]}", fix="give finite numbers, or use `allow`")

@@ -43,7 +43,14 @@ class ClientTokenizer:
         return self.vocabulary.get(token) if isinstance(token, str) else None
 
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
-        """Return the ids of `text`, with the special tokens that a whole prompt begins or ends with if `special`."""
+        """Return the ids of `text`, with the special tokens that a whole prompt begins or ends with if `special`.
+
+        Raises RequestRejected for what is no Unicode text, such as half a surrogate pair.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestRejected(f"the text cannot be encoded: {error}", fix="give Unicode text") from error
         return tuple(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
