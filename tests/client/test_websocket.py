@@ -135,10 +135,14 @@ def test_closing_a_stream_closes_its_connection():
     assert call(server, work)
 
 
-def test_a_token_is_sent_where_it_is_given():
+def test_a_token_is_sent_where_it_is_given_and_not_logged(caplog):
     server = Server(PLAIN)
-    call(server, two, token="mine")
-    assert set(server.headers) == {"Bearer mine"}
+    with caplog.at_level(1):
+        call(server, two, token="r8_mine")
+    assert set(server.headers) == {"Bearer r8_mine"}
+    ours = [record.getMessage() for record in caplog.records if record.name == "cogsmith.client.websocket"]
+    assert any(message.startswith("> GET") for message in ours), "the handshake is logged"
+    assert not any("r8_mine" in message for message in ours)
 
 
 def test_replicates_token_is_not_for_others(monkeypatch):

@@ -7,6 +7,7 @@ message. A prediction is a connection here, so that closing it ends what is left
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,6 +19,18 @@ from cogsmith.client.transport import Timeouts
 from cogsmith.errors import ServiceUnavailable, StreamBroken
 from cogsmith.lmtp import MAX_LINE, AnyOperation, encode_line, serialize_batch
 from cogsmith.lmtp.extended import VERSION
+
+
+class _WithoutTokens(logging.Filter):
+    """Lets no header pass that says who we are: at DEBUG, websockets logs all of them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` may be logged."""
+        return not (isinstance(record.args, tuple) and record.args and record.args[0] == "Authorization")
+
+
+_log = logging.getLogger("cogsmith.client.websocket")
+_log.addFilter(_WithoutTokens())
 
 
 class WebSocketTransport:
@@ -57,6 +70,7 @@ class WebSocketTransport:
             return await connect(
                 self._url,
                 additional_headers=self._headers,
+                logger=_log,
                 open_timeout=self._timeouts.connect,
                 ping_timeout=self._timeouts.idle,
                 max_size=MAX_LINE,
