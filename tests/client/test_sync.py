@@ -11,7 +11,7 @@ import time
 import pytest
 
 import cogsmith
-from cogsmith.errors import OperationFailed
+from cogsmith.errors import ClientError, OperationFailed
 
 from .arithmetic import continuation, letters, logprob
 
@@ -90,6 +90,27 @@ def test_several_threads(service):
         for thread in threads:
             thread.join(20)
     assert results == {first: continuation([first], 6) for first in range(8)}
+
+
+def test_a_closed_client_says_so(service):
+    with cogsmith.connect("replicate:o/m") as client:
+        stream, text = client.generate([1], max_tokens=50), client.text([1], max_tokens=50)
+    uses = [client.model_info, lambda: client.generate([1]), lambda: list(stream), stream.result, lambda: list(text)]
+    for use in uses:
+        with pytest.raises(ClientError, match="the client was closed"):
+            use()
+    stream.close()
+    text.close()
+
+
+def test_a_connection_is_opened_once(service):
+    connection = cogsmith.connect("replicate:o/m")
+    with connection as client:
+        with pytest.raises(ClientError, match="opened before"), connection:
+            pass
+        assert client.generate([1], max_tokens=2).result().ids == continuation([1], 2)
+    with pytest.raises(ClientError, match="opened before"), connection:
+        pass
 
 
 def test_no_thread_is_left(service):

@@ -13,11 +13,14 @@ from cogsmith.client.client import AsyncClient
 from cogsmith.client.endpoint import CogServer, LmtpServer, LocalFolder, parse_endpoint
 from cogsmith.client.sync import Client, run_in_thread
 from cogsmith.client.transport import Timeouts, Transport
-from cogsmith.errors import EndpointError, MissingExtra
+from cogsmith.errors import ClientError, EndpointError, MissingExtra
 
 
 class Connection:
-    """What `connect` returns: `async with` gives an AsyncClient, `with` a Client. Either closes all at its end."""
+    """What `connect` returns: `async with` gives an AsyncClient, `with` a Client. Either closes all at its end.
+
+    It is opened once. Raises ClientError at a second time.
+    """
 
     def __init__(self, transport: Transport, **settings: Any) -> None:
         self._transport = transport
@@ -26,6 +29,8 @@ class Connection:
         self._client: AsyncClient | None = None
 
     async def __aenter__(self) -> AsyncClient:
+        if self._client is not None:
+            raise ClientError("this connection was opened before", fix="call connect for another")
         self._client = AsyncClient(self._transport, **self._settings)
         return self._client
 
