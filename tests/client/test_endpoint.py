@@ -34,6 +34,21 @@ def test_forms(text, meant):
     assert parse_endpoint(text) == meant
 
 
+@pytest.mark.parametrize(
+    "text", ["http://host:99999", "ws://host:abc", "http://[::1", "host:0", "host:70000", "ws://host:0/x"]
+)
+def test_what_is_no_port_leads_nowhere(text):
+    with pytest.raises(EndpointError, match="names no host and port"):
+        parse_endpoint(text)
+
+
+@pytest.mark.parametrize("text", ["http://me:hidden@host:1", "wss://me:hidden@host/path", "ws://hidden@host"])
+def test_an_endpoint_is_no_place_for_secrets(text):
+    with pytest.raises(EndpointError, match="no password") as caught:
+        parse_endpoint(text)
+    assert "hidden" not in str(caught.value)
+
+
 def test_a_local_folder(tmp_path):
     assert parse_endpoint(f"local:{tmp_path}") == LocalFolder(tmp_path)
 

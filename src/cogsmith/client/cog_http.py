@@ -59,14 +59,16 @@ class CogPrediction:
         async with contextlib.aclosing(response):
             try:
                 async for event in httpx2.EventSource(response, max_event_size=None):
-                    data = json.loads(event.data)
-                    if event.event == "output":
-                        yield data["chunk"]
-                    elif event.event == "completed":
-                        self._complete(data)
-                        return
-                    elif event.event == "error":
-                        raise StreamBroken(f"the stream broke: {data.get('error')}")
+                    match event.event, _facts(event.data):
+                        case "output", {"chunk": str(chunk)}:
+                            yield chunk
+                        case "output", data:
+                            raise PredictionFailed(f"{self._url} gave an output that is no text: {data}")
+                        case "completed", data:
+                            self._complete(data)
+                            return
+                        case "error", data:
+                            raise StreamBroken(f"the stream broke: {data.get('error')}")
             except httpx2.TransportError as error:
                 raise StreamBroken(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
         raise StreamBroken("the server closed the connection before the prediction ended")
@@ -102,3 +104,14 @@ class CogPrediction:
                 raise PredictionCanceled("the prediction was canceled")
             case status:
                 raise PredictionFailed(f"the prediction {status}: {prediction.get('error')}")
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """Read an event's data. Raises PredictionFailed for what is no JSON object."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise PredictionFailed(f"the server sent an event that is no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise PredictionFailed(f"the server sent an event that is no JSON object: {text[:100]}")
+    return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cogsmith.errors import EndpointError
 
@@ -70,10 +71,25 @@ def parse_endpoint(text: str) -> Endpoint:
         return _local(text, rest)
     if matched := _URL.fullmatch(text):
         url = text.rstrip("/")
+        _check_place(url)
         return CogServer(url) if matched["scheme"].startswith("http") else LmtpServer(url)
     if _HOST_AND_PORT.fullmatch(text):
+        _check_place(f"ws://{text}")
         return LmtpServer(f"ws://{text}")
     raise EndpointError(f"{text!r} is no endpoint", fix=f"give one of {FORMS}")
+
+
+def _check_place(url: str) -> None:
+    """Raises EndpointError for a URL that leads nowhere, or holds a secret, which errors and logs would show."""
+    try:
+        place = urlsplit(url)
+        is_place = bool(place.hostname) and place.port != 0
+    except ValueError:
+        is_place = False
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise EndpointError("an endpoint holds no user and no password", fix="give the server's token as `token`")
+    if not is_place:
+        raise EndpointError(f"{url!r} names no host and port", fix=f"give one of {FORMS}")
 
 
 def _replicate(text: str, reference: str) -> ReplicateModel | ReplicateDeployment:

@@ -23,7 +23,7 @@ from cogsmith.errors import (
     ServiceUnavailable,
 )
 
-_MAYBE = "what was asked for may have begun: look before asking for it again"
+MAYBE = "what was asked for may have begun: look before asking for it again"
 
 
 def http_client(timeouts: Timeouts, *, auth: httpx2.Auth | None = None, is_local: bool = True) -> httpx2.AsyncClient:
@@ -104,7 +104,7 @@ async def send_once(client: httpx2.AsyncClient, request: httpx2.Request) -> http
     except httpx2.TransportError as error:
         raise ServiceUnavailable(
             f"{place} got no answer: {error or type(error).__name__}",
-            fix=_MAYBE,
+            fix=MAYBE,
             may_have_run=True,
         ) from error
     raise failure(response, place)
@@ -128,7 +128,7 @@ def failure_of(status: int, text: str, headers: Mapping[str, str], place: str) -
             return Busy(message, retry_after=retry_after(headers))
         case 429:
             return RateLimited(message, fix="ask less often", retry_after=retry_after(headers))
-    return RequestRejected(message) if status < 500 else ServiceUnavailable(message, fix=_MAYBE, may_have_run=True)
+    return RequestRejected(message) if status < 500 else ServiceUnavailable(message, fix=MAYBE, may_have_run=True)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -159,9 +159,18 @@ def reason(body: bytes | bytearray) -> str:
         return str(answer)[:500]
     details = answer.get("detail")
     if isinstance(details, list):
-        # Cog lists the inputs that are wrong, as FastAPI does.
-        return "; ".join(f"{'.'.join(map(str, item['loc'][2:]))}: {item['msg']}" for item in details)
+        return "; ".join(map(_detail, details))
     return str(details or answer.get("error") or answer.get("title") or answer).strip()
+
+
+def _detail(item: Any) -> str:
+    """Return one of the inputs that are wrong, as Cog lists them after FastAPI; another server may list anything."""
+    match item:
+        case {"loc": [_, _, *path], "msg": what} if path:
+            return f"{'.'.join(map(str, path))}: {what}"
+        case {"msg": what}:
+            return str(what)
+    return str(item)
 
 
 async def read_json(response: httpx2.Response) -> dict[str, Any]:
@@ -171,10 +180,10 @@ async def read_json(response: httpx2.Response) -> dict[str, Any]:
             body = json.loads(await response.aread())
     except (httpx2.TransportError, ValueError) as error:
         raise ServiceUnavailable(
-            f"{response.url} gave no readable answer: {error}", fix=_MAYBE, may_have_run=True
+            f"{response.url} gave no readable answer: {error}", fix=MAYBE, may_have_run=True
         ) from error
     if not isinstance(body, dict):
-        raise ServiceUnavailable(f"{response.url} gave no JSON object", fix=_MAYBE, may_have_run=True)
+        raise ServiceUnavailable(f"{response.url} gave no JSON object", fix=MAYBE, may_have_run=True)
     return body
 
 

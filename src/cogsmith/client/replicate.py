@@ -16,7 +16,7 @@ from cogsmith.client.once import Once
 from cogsmith.client.replicate_stream import ReplicatePrediction
 from cogsmith.client.retrying import retried
 from cogsmith.client.transport import Timeouts
-from cogsmith.errors import AuthenticationError, ClientError, EndpointError
+from cogsmith.errors import AuthenticationError, ClientError, EndpointError, ServiceUnavailable
 from cogsmith.lmtp import AnyOperation, serialize_batch
 
 DEFAULT_URL = "https://api.replicate.com/v1"
@@ -80,7 +80,11 @@ class ReplicateTransport:
 
     async def _answer(self, request: httpx2.Request) -> ReplicatePrediction:
         response = await http_calls.send_once(self._client, request)
-        return ReplicatePrediction(self._client, await http_calls.read_json(response))
+        created = await http_calls.read_json(response)
+        match created:
+            case {"status": str(), "urls": {"get": str(), "cancel": str()}}:
+                return ReplicatePrediction(self._client, created)
+        raise ServiceUnavailable(f"{request.url} gave no prediction", fix=http_calls.MAYBE, may_have_run=True)
 
     async def _find_place(self) -> tuple[str, dict[str, str]]:
         """Return the URL that creates predictions of the target, and the fields that say of which version.
@@ -94,8 +98,9 @@ class ReplicateTransport:
             return f"{self._url}/predictions", {"version": target.version}
         model = f"{self._url}/models/{target.owner}/{target.name}"
         facts = await http_calls.get_json(self._client, model)
-        if latest := facts.get("latest_version"):
-            return f"{self._url}/predictions", {"version": latest["id"]}
+        match facts.get("latest_version"):
+            case {"id": str(version)}:
+                return f"{self._url}/predictions", {"version": version}
         return f"{model}/predictions", {}
 
 

@@ -48,7 +48,7 @@ class ReplicatePrediction:
             if self.ended:
                 return
             state = await self._look()
-            self.ended = state["status"] in _ENDED
+            self.ended = state.get("status") in _ENDED
             if text := self._at.rest_of(_joined(state.get("output"))):
                 yield text
             if self.ended:
@@ -133,7 +133,9 @@ class _Position:
 
 
 def _joined(output: Any) -> str:
-    return "".join(output) if isinstance(output, list) else output or ""
+    """Return the text of an output so far: its chunks, or nothing yet."""
+    chunks = output if isinstance(output, list) else [output]
+    return "".join(chunk for chunk in chunks if isinstance(chunk, str))
 
 
 def _conclude(state: Mapping[str, Any]) -> None:
