@@ -116,6 +116,31 @@ def test_a_stream_that_cannot_go_on_is_ended_with_an_error():
 
 
 @pytest.mark.parametrize(
+    "late",
+    [
+        Model(*[line("TOKEN", **TOKEN)] * 6),
+        Model(*[line("TOKEN", **TOKEN)] * 6, status="failed", error="gone"),
+        Model(line("TOKEN", **TOKEN) * 6 + line("TOKEN", stream_id=1, error="gone")),
+    ],
+    ids=["broken off", "failed", "error item"],
+)
+def test_an_error_too_late_for_lmql_ends_its_stream_with_the_last_token(late):
+    """LMQL waits for ever on an error after four tokens; after "length" it asks for the rest, and is told then."""
+    text = 'GENERATE {"stream_id": 1, "prompt": [1], "presence_penalty": 0.5}'
+    texts = talk(late, text, "nonsense", count=2 if len(late.chunks) == 1 else 7)
+    items = [item for text in texts if text.startswith("TOKEN") for item in json.loads(text.removeprefix("TOKEN "))]
+    assert items == [TOKEN] * 5 + [TOKEN | {"finish_reason": "length"}]
+
+
+def test_tokens_that_wait_for_the_next_one_come_in_their_order():
+    tokens = [TOKEN | {"token": i} for i in range(9)]
+    tokens[-1]["finish_reason"] = "length"
+    model = Model(*(line("TOKEN", **token) for token in tokens))
+    texts = talk(model, 'GENERATE {"stream_id": 1, "prompt": [1]}', count=8)
+    assert [item for text in texts for item in json.loads(text.removeprefix("TOKEN "))] == tokens
+
+
+@pytest.mark.parametrize(
     ("operation", "verb", "extra"),
     [
         (["GENERATE", {"stream_id": 3, "prompt": [1]}], "TOKEN", {}),

@@ -1,15 +1,20 @@
 """LMTP at a WebSocket, as `lmql serve-model` offers it.
 
 A client's text is an operation, `VERB {…}`, or a batch of them, `[[VERB, {…}], …]`. Each text becomes one prediction;
-the lines of its output come back as texts `VERB [{…}, …]`. LMQL 0.7.3 waits for ever for a stream that ends without a
-finish reason, so the rest of such a stream is asked for here; where that cannot be, it gets an error item. A client
-that leaves cancels what it asked for.
+the lines of its output come back as texts `VERB [{…}, …]`. A client that leaves cancels what it asked for.
+
+LMQL 0.7.3 waits for ever on a stream that ends without a finish reason, and on one that ends with an error after four
+tokens. So the rest of a stream that broke off is asked for here. Where that cannot be, the stream's last token says
+"length": LMQL asks for the rest itself, and that answer's error comes first and is shown. For this the last token must
+still be here, so from the fourth on each token leaves when the next one comes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from urllib.parse import urlsplit
@@ -33,6 +38,8 @@ from cogsmith.gateway.problems import HTTPProblem, from_error
 from cogsmith.gateway.worker import Worker
 
 _MAX_RUNNING = 256
+# With so many tokens LMQL begins to act on a stream, and cannot be told of an error any more.
+_TOKENS_BEFORE_COMMITTED = 4
 _FORM = 'send VERB {...}, or a batch [["VERB", {...}], ...]'
 
 
@@ -55,6 +62,9 @@ class _Item(msgspec.Struct):
 _batch = msgspec.json.Decoder(list[Raw])
 _operation = msgspec.json.Decoder(tuple[str, _Operation])
 _item = msgspec.json.Decoder(_Item)
+_token = msgspec.json.Decoder(lmtp.Token)
+
+_log = logging.getLogger("cogsmith.gateway")
 
 
 class LmtpRoutes:
@@ -164,47 +174,92 @@ class _Connection:
             await self._socket.send_text(text)
 
 
+@dataclass(slots=True)
+class _Stream:
+    """A stream that has not ended. `held` is its last token's payload, where that has not been sent yet."""
+
+    stream_id: int
+    verb: str
+    version: str | None
+    num_tokens: int = 0
+    held: str | None = None
+
+    def receive(self, verb: str, payload: str) -> Iterator[tuple[str, str]]:
+        """Yield the lines to send now that this one has come, which does not end the stream."""
+        yield from self.release()
+        self.num_tokens += 1
+        is_plain = self.verb == lmtp.Generate.verb and self.version is None
+        if is_plain and self.num_tokens >= _TOKENS_BEFORE_COMMITTED:
+            self.held = payload
+        else:
+            yield verb, payload
+
+    def release(self) -> Iterator[tuple[str, str]]:
+        """Yield the line that is held, if any: another one has come."""
+        held, self.held = self.held, None
+        if held is not None:
+            yield lmtp.Token.verb, held
+
+    def end(self, reason: str, *, interrupted: bool = False) -> lmtp.AnyReply:
+        """What ends the stream early, for `reason`, in the form that its version of LMTP has for it."""
+        if self.held is not None:
+            _log.warning("stream %s ends after %d tokens: %s", self.stream_id, self.num_tokens, reason)
+            return msgspec.structs.replace(_token.decode(self.held), finish_reason="length")
+        if self.version is not None:
+            finish_reason: lmtp.EndReason = "interrupted" if interrupted else "error"
+            return lmtp.End(stream_id=self.stream_id, finish_reason=finish_reason, error=reason)
+        if self.verb == lmtp.ModelInfo.verb:
+            return lmtp.MessageError(stream_id=self.stream_id, error=reason)
+        return lmtp.TokenError(stream_id=self.stream_id, error=reason)
+
+
 class _Streams:
-    """The streams that one text asked for and that have not ended, with the verb and the version of each."""
+    """The streams that one text asked for and that have not ended."""
 
     def __init__(self, operations: Iterable[tuple[str, _Operation]]) -> None:
-        self._open = {operation.stream_id: (verb, operation.lmtp) for verb, operation in operations}
+        self._open = {
+            operation.stream_id: _Stream(operation.stream_id, verb, operation.lmtp) for verb, operation in operations
+        }
 
     def regrouped(self, chunk: str) -> Iterator[str]:
         """Yield the lines of a chunk of output, which are whole, as texts: lines of one verb that follow each other."""
-        lines = (line.partition(" ") for line in chunk.split("\n") if line)
+        lines = (sent for line in chunk.split("\n") if line for sent in self._received(line))
         for verb, group in groupby(lines, key=itemgetter(0)):
-            payloads = [payload for _, _, payload in group]
-            for payload in payloads:
-                self._note(verb, _item.decode(payload))
-            yield f"{verb} [{', '.join(payloads)}]"
+            yield f"{verb} [{', '.join(payload for _, payload in group)}]"
 
     def broken_off(self) -> Iterator[str]:
         """Yield the end of each 1.0 stream that the model ended without a reason: what it does after a late error."""
-        for stream_id, (verb, version) in self._open.items():
-            if version is None:
-                yield _failure(stream_id, verb, version, "the model ended this stream early; its log says why")
+        for stream in self._open.values():
+            if stream.version is None:
+                yield lmtp.encode_items([stream.end("the model ended this stream early; its log says why")])
 
     def failed(self, reason: str, *, interrupted: bool = False) -> Iterator[str]:
         """Yield the end, for `reason`, of every stream. A 1.1 client takes it for those of the branches that go on."""
         ended, self._open = self._open, {}
-        for stream_id, (verb, version) in ended.items():
-            yield _failure(stream_id, verb, version, reason, interrupted=interrupted)
+        for stream in ended.values():
+            yield lmtp.encode_items([stream.end(reason, interrupted=interrupted)])
 
-    def _note(self, verb: str, item: _Item) -> None:
-        is_last = item.finish_reason is not None or item.error is not None
-        if item.stream_id is not None and (verb == lmtp.Info.verb or (is_last and item.index is None)):
-            self._open.pop(item.stream_id, None)
+    def _received(self, line: str) -> Iterator[tuple[str, str]]:
+        """Yield the lines to send, as verb and payload, now that this one has come."""
+        verb, _, payload = line.partition(" ")
+        item = _item.decode(payload)
+        stream = self._open.get(item.stream_id) if item.stream_id is not None else None
+        if stream is None:
+            yield verb, payload
+        elif not _ends_stream(verb, item):
+            yield from stream.receive(verb, payload)
+        else:
+            del self._open[stream.stream_id]
+            if stream.held is not None and item.error is not None:
+                verb, _, payload = lmtp.encode_line(stream.end(item.error)).rstrip("\n").partition(" ")
+            else:
+                yield from stream.release()
+            yield verb, payload
 
 
-def _failure(stream_id: int, verb: str, version: str | None, reason: str, *, interrupted: bool = False) -> str:
-    """The text that ends a stream with an error, in the form that its version of LMTP has for it."""
-    if version is not None:
-        finish_reason: lmtp.EndReason = "interrupted" if interrupted else "error"
-        return lmtp.encode_items([lmtp.End(stream_id=stream_id, finish_reason=finish_reason, error=reason)])
-    if verb == lmtp.ModelInfo.verb:
-        return lmtp.encode_items([lmtp.MessageError(stream_id=stream_id, error=reason)])
-    return lmtp.encode_items([lmtp.TokenError(stream_id=stream_id, error=reason)])
+def _ends_stream(verb: str, item: _Item) -> bool:
+    is_last = item.finish_reason is not None or item.error is not None
+    return verb == lmtp.Info.verb or (is_last and item.index is None)
 
 
 def _read(text: str) -> tuple[str, _Streams]:
