@@ -76,6 +76,18 @@ def test_an_idle_engine_takes_as_many_at_once_as_it_has_rows_and_places_in_its_q
     engine.close()
 
 
+def test_a_bias_that_requests_have_in_common_is_spread_once(engine):
+    shared = {5: 100.0}
+    requests = [GenerateRequest((1, 2, 3), 2, bias=bias) for bias in (shared, shared, {6: 100.0}, {})]
+    streams = [Stream() for _ in requests]
+    with held(engine):
+        first, second, *_ = [engine.submit(*pair) for pair in zip(requests, streams, strict=True)]
+    assert first.bias is second.bias
+    tokens = [[event.token for event in stream.result()] for stream in streams]
+    assert tokens[:3] == [[5, 5], [5, 5], [6, 6]]
+    assert tokens[3] not in tokens[:3]
+
+
 def test_a_cancelled_stream_ends_within_a_step_and_others_go_on(engine):
     cancelled, other = Stream(), Stream()
     handle = engine.submit(LONG, cancelled)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
 
 from cogsmith.engine.admission import admit
 from cogsmith.engine.answer import Answer
@@ -48,6 +50,7 @@ class TransformersEngine:
         self._inbox: list[Sequence] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._last_bias: tuple[Mapping[int, float], torch.Tensor | None] = ({}, None)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
@@ -55,8 +58,7 @@ class TransformersEngine:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
         admit(request, self.info, self._limits)
         if isinstance(request, GenerateRequest):
-            bias = dense_bias(request.bias, self.info.head_size)
-            sequence = Sequence.of(request, sink, bias, banned_ids(request, self.info))
+            sequence = Sequence.of(request, sink, self._dense_bias(request.bias), banned_ids(request, self.info))
         else:
             sequence = Sequence.of(request, sink)
         with self._wake:
@@ -75,6 +77,14 @@ class TransformersEngine:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+
+    def _dense_bias(self, bias: Mapping[int, float]) -> torch.Tensor | None:
+        """Spread a bias over the head: once for requests that come in a row with the same, as branches do."""
+        last, dense = self._last_bias
+        if bias is not last:
+            dense = dense_bias(bias, self.info.head_size)
+            self._last_bias = bias, dense
+        return dense
 
     def _check_open(self) -> None:
         if self._closing:
