@@ -70,6 +70,7 @@ class Service:
         self.faults = Faults()
         self.fails = []
         self.limited = 0
+        self.cut_answers = 0
         self.latest_version = {"id": "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"}
         self.requests = []
         self.headers = []
@@ -109,6 +110,9 @@ class Service:
         if self.limited:
             self.limited -= 1
             return JSONResponse({"detail": "slower"}, 429, {"Retry-After": "0"})
+        if self.cut_answers:
+            self.cut_answers -= 1
+            return StreamingResponse(_cut())
         if self.fails:
             return JSONResponse({"detail": "no"}, self.fails.pop())
         return JSONResponse({"owner": "o", "name": "m", "latest_version": self.latest_version})

@@ -69,6 +69,12 @@ def test_a_question_is_repeated_at_once_where_the_server_says_so(service):
     assert service.requests.count("GET /v1/models/o/m") == 3
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(service):
+    service.cut_answers = 2
+    assert call(generate(max_tokens=2)).ids
+    assert service.requests.count("GET /v1/models/o/m") == 3
+
+
 def test_an_unavailable_server_says_when_to_come_again(service):
     service.faults.create = [(503, {"Retry-After": "0.5"})]
     started = time.monotonic()

@@ -189,4 +189,9 @@ async def read_json(response: httpx2.Response) -> dict[str, Any]:
 
 async def get_json(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
     """Get a JSON object, several times if need be. Raises what `send` and `read_json` raise."""
-    return await read_json(await send(client, lambda: client.build_request("GET", url), again=can_repeat_all))
+
+    async def get() -> dict[str, Any]:
+        return await read_json(await send_once(client, client.build_request("GET", url)))
+
+    # An answer that breaks off on its way is no answer yet, so its reading belongs to the attempt.
+    return await retried(get, can_repeat_all)
