@@ -1,6 +1,7 @@
 """A prediction's way through a Cog server that does all that Cog has been seen to do."""
 
 import asyncio
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_what_cog_refuses_fails_with_its_reason_and_is_not_tried_again():
     assert (len(attempts), num_suspected) == (1, 0)
 
 
+def test_a_failure_of_the_model_without_output_is_told_to_a_client_of_lmtp_1_0():
+    async def conversation(local):
+        local.cog.plans = [saying(said("completed", status="failed", error="no memory", metrics={}))]
+        prediction = start(local, **batch(["SCORE", {"stream_id": 4, "prompt": [], "scored": [2]}]))
+        await prediction.wait()
+        return prediction
+
+    prediction = talk(conversation)
+    assert (prediction.status, prediction.error) == ("failed", "no memory")
+    assert prediction.output == ['TOKEN {"stream_id": 4, "error": "the prediction failed: no memory"}\n']
+
+
 def test_a_failure_of_the_model_keeps_its_output_and_its_metrics():
     async def conversation(local):
         failed = said("completed", status="failed", error="Prediction failed: boom", metrics={"tokens": 3})
@@ -213,6 +226,36 @@ def test_a_model_that_cannot_be_set_up_fails_its_predictions_with_the_reason():
     prediction, attempts = talk(conversation)
     assert (prediction.status, prediction.error) == ("failed", "the model's set-up ended: no weights here")
     assert attempts == []
+
+
+def batch(*operations):
+    return {"ops_batch_json": json.dumps(operations)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (batch(["GENERATE", {"stream_id": 1, "prompt": [1]}]), ['TOKEN {"stream_id": 1, "error": "no weights"}\n']),
+        (batch(["MODEL_INFO", {"stream_id": 2}]), ['MSG {"stream_id": 2, "error": "no weights"}\n']),
+        (batch(["GENERATE", {"stream_id": 1, "prompt": [1], "lmtp": "1.1"}]), []),
+        ({"ops_batch_json": "nonsense"}, []),
+        ({}, []),
+    ],
+)
+def test_a_client_of_lmtp_1_0_is_told_in_its_own_words_why_it_gets_nothing(inputs, output):
+    """LMQL 0.7.3 takes a stream of nothing but its end for an IndexError."""
+
+    async def conversation(local):
+        async def ready():
+            raise ServeError("no weights")
+
+        local.worker.ready = ready
+        prediction = start(local, **inputs)
+        await prediction.wait()
+        return prediction
+
+    prediction = talk(conversation)
+    assert (prediction.status, prediction.error, prediction.output) == ("failed", "no weights", output)
 
 
 def test_a_cancelled_prediction_keeps_its_slot_until_cog_lets_go_of_it():

@@ -55,6 +55,7 @@ async def run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction) 
     try:
         await _run(http, worker, prediction)
     except CogsmithError as error:
+        prediction.explain(str(error))
         prediction.end("failed", error=str(error))
 
 
@@ -103,6 +104,8 @@ async def _attempt(http: httpx2.AsyncClient, url: str, inputs: dict[str, Any], p
     error = completed.get("error")
     if completed["status"] == "failed" and str(error).startswith(_CRASHES):
         raise _Broken(error)
+    if completed["status"] == "failed":
+        prediction.explain(f"the prediction failed: {error or 'no reason given'}")
     prediction.end(completed["status"], error=error, metrics=completed.get("metrics"))
 
 

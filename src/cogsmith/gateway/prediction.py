@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+from cogsmith.gateway.asked import last_words
+
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
 Ending = Literal["succeeded", "failed", "canceled", "aborted"]
 EventName = Literal["output", "logs", "error", "done"]
@@ -114,6 +116,11 @@ class Prediction:
         if not self.ended:
             self.status = "starting"
             self.started_at = None
+
+    def explain(self, reason: str) -> None:
+        """Tell a client of LMTP 1.0, in its own words, why it gets nothing, if it has got nothing. The end is near."""
+        if not self.has_output and (words := last_words(self.input.get("ops_batch_json"), reason)):
+            self.write(words)
 
     def end(self, status: Ending, *, error: str | None = None, metrics: dict[str, Any] | None = None) -> None:
         """It is over. `metrics` is what the model counted; the times are added to it (seconds)."""

@@ -24,6 +24,7 @@ _log = logging.getLogger("cogsmith.gateway")
 
 # How long a prediction that was ended for the gateway's own end may take to leave its server.
 _LEAVE_SECONDS = 5.0
+_GATEWAY_FAILED = "the gateway failed; its log says how"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Predictions:
         if seconds > 0:
             await asyncio.wait(self._tasks.values(), timeout=seconds)
         for prediction in list(self._tasks):
+            prediction.explain("the gateway has shut down")
             prediction.end("canceled")
         tasks = set(self._tasks.values())
         if tasks:
@@ -148,7 +150,8 @@ class Predictions:
             await dispatch.run(self._client, worker, prediction)
         except Exception:
             _log.exception("prediction %s", prediction.id)
-            prediction.end("failed", error="the gateway failed; its log says how")
+            prediction.explain(_GATEWAY_FAILED)
+            prediction.end("failed", error=_GATEWAY_FAILED)
         finally:
             prediction.end("canceled")  # where this task itself was cancelled
             if timer is not None:

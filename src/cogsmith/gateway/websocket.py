@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import anyio
 import msgspec
-from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -30,6 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from cogsmith import __version__, lmtp
 from cogsmith.errors import Overloaded, ProtocolError, UnknownResource
 from cogsmith.gateway import present, resumption
+from cogsmith.gateway.asked import Operation, operations, plain_failure
 from cogsmith.gateway.models import Models
 from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.predictions import Predictions
@@ -43,13 +43,6 @@ _TOKENS_BEFORE_COMMITTED = 4
 _FORM = 'send VERB {...}, or a batch [["VERB", {...}], ...]'
 
 
-class _Operation(msgspec.Struct):
-    """What must be known of an operation to end its stream well."""
-
-    stream_id: int
-    lmtp: str | None = None
-
-
 class _Item(msgspec.Struct):
     """What must be known of an answer: whether it ends its stream."""
 
@@ -59,8 +52,6 @@ class _Item(msgspec.Struct):
     error: str | None = None
 
 
-_batch = msgspec.json.Decoder(list[Raw])
-_operation = msgspec.json.Decoder(tuple[str, _Operation])
 _item = msgspec.json.Decoder(_Item)
 _token = msgspec.json.Decoder(lmtp.Token)
 
@@ -208,15 +199,13 @@ class _Stream:
         if self.version is not None:
             finish_reason: lmtp.EndReason = "interrupted" if interrupted else "error"
             return lmtp.End(stream_id=self.stream_id, finish_reason=finish_reason, error=reason)
-        if self.verb == lmtp.ModelInfo.verb:
-            return lmtp.MessageError(stream_id=self.stream_id, error=reason)
-        return lmtp.TokenError(stream_id=self.stream_id, error=reason)
+        return plain_failure(self.stream_id, self.verb, reason)
 
 
 class _Streams:
     """The streams that one text asked for and that have not ended."""
 
-    def __init__(self, operations: Iterable[tuple[str, _Operation]]) -> None:
+    def __init__(self, operations: Iterable[tuple[str, Operation]]) -> None:
         self._open = {
             operation.stream_id: _Stream(operation.stream_id, verb, operation.lmtp) for verb, operation in operations
         }
@@ -268,18 +257,9 @@ def _read(text: str) -> tuple[str, _Streams]:
         verb, _, payload = text.partition(" ")
         text = f"[[{json.dumps(verb)}, {payload}]]"
     try:
-        items = _batch.decode(text)
+        return text, _Streams(operations(text))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ProtocolError(f"the message is no LMTP: {error}", fix=_FORM) from error
-    return text, _Streams(operation for item in items if (operation := _readable(item)))
-
-
-def _readable(item: Raw) -> tuple[str, _Operation] | None:
-    """An operation that names a stream. Of all others the model says what is wrong, on no stream."""
-    try:
-        return _operation.decode(item)
-    except (msgspec.DecodeError, RecursionError):
-        return None
 
 
 def _require_own_page(socket: WebSocket) -> None:
