@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from stamina.instrumentation import set_on_retry_hooks
 
 from cogsmith.cli import model_args
 from cogsmith.cli.console import ConsoleReporter, err
@@ -85,4 +84,3 @@ def _log_to_stderr() -> None:
     """Show the requests, and what goes wrong inside."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger(access_log.LOGGER).setLevel(logging.INFO)
-    set_on_retry_hooks([])  # what stamina says by itself may go to stdout; a webhook given up is logged anyway

@@ -1,21 +1,16 @@
-"""Trying again, where an error allows it: how often, for how long, how far apart.
-
-Not by stamina, which tells hooks of the whole process of every attempt: where structlog is installed, the default one
-prints to stdout, which belongs to the program that uses this library.
-"""
+"""Trying again, where an error allows it: how often, for how long, how far apart."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cogsmith.errors import ClientError, InternalError, RateLimited, ServiceUnavailable
+import tenacity
+from tenacity import AsyncRetrying, RetryCallState
+
+from cogsmith.errors import ClientError, RateLimited, ServiceUnavailable
 
 T = TypeVar("T")
 
@@ -32,11 +27,11 @@ class Patience:
     first_wait: float
     longest_wait: float
 
-    def wait(self, num_failed: int) -> float:
-        """Return how long to wait after so many attempts: twice as long each time, and never in step with others."""
-        return min(
-            self.longest_wait, self.first_wait * 2.0 ** min(num_failed - 1, 30) + random.uniform(0, self.first_wait)
-        )
+    @property
+    def stop(self) -> tenacity.stop.stop_base:
+        """When to give up."""
+        late = tenacity.stop_before_delay(self.seconds)
+        return late if self.attempts is None else late | tenacity.stop_after_attempt(self.attempts)
 
 
 BRIEF = Patience(attempts=5, seconds=120.0, first_wait=0.1, longest_wait=5.0)
@@ -53,20 +48,34 @@ async def retried(
 
     Raises the last error, also where the server says to come back later than `patience` lasts.
     """
-    started = time.monotonic()
-    for attempt in itertools.count(1):
-        try:
-            return await work()
-        except ClientError as error:
-            wait = patience.wait(attempt) if (asked := _asked_wait(error)) is None else asked
-            left = patience.seconds - (time.monotonic() - started)
-            if not again(error) or attempt == patience.attempts or wait > left:
-                raise
-            log.info("%s; trying again in %.1f s", error.message, wait, extra={"wait": wait})
-            await asyncio.sleep(wait)
-    raise InternalError("no attempt was made")
+    soon = tenacity.wait_exponential_jitter(
+        multiplier=patience.first_wait, max=patience.longest_wait, jitter=patience.first_wait
+    )
+
+    def wait(state: RetryCallState) -> float:
+        error = _error(state)
+        asked = error.retry_after if isinstance(error, RateLimited | ServiceUnavailable) else None
+        return soon(state) if asked is None else asked
+
+    retrying = AsyncRetrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ClientError) and again(error)),
+        wait=wait,
+        stop=patience.stop,
+        before_sleep=_tell,
+        reraise=True,
+    )
+
+    async def attempt() -> T:
+        return await work()
+
+    return await retrying(attempt)
 
 
-def _asked_wait(error: ClientError) -> float | None:
-    """Return the seconds that the server asked to wait, if it did."""
-    return error.retry_after if isinstance(error, RateLimited | ServiceUnavailable) else None
+def _tell(state: RetryCallState) -> None:
+    error = _error(state)
+    reason = error.message if isinstance(error, ClientError) else error
+    log.info("%s; trying again in %.1f s", reason, state.upcoming_sleep, extra={"wait": state.upcoming_sleep})
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()

@@ -17,7 +17,7 @@ from typing import Self
 
 import httpx2
 import msgspec
-import stamina
+import tenacity
 from standardwebhooks import Webhook as Signer
 from starlette.requests import Request
 from starlette.responses import Response
@@ -98,8 +98,11 @@ class Webhooks:
         body = msgspec.json.encode(present.prediction(prediction, webhook.base_url)).decode()
         message_id = f"msg_{secrets.token_urlsafe(16)}"
         try:
-            async for attempt in stamina.retry_context(
-                on=httpx2.HTTPError, attempts=attempts, timeout=None, wait_initial=0.5, wait_max=30.0
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(httpx2.HTTPError),
+                stop=tenacity.stop_after_attempt(attempts),
+                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=30.0),
+                reraise=True,
             ):
                 with attempt:
                     headers = sign(self.secret, message_id, body)
