@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cogsmith.client.connect import connect as connect
+    from cogsmith.gateway.serve import serve as serve
+
 __version__ = "0.1.0"
 
 _LAZY = {"connect": "cogsmith.client", "serve": "cogsmith.gateway.serve"}
