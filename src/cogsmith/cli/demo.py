@@ -55,7 +55,7 @@ def _what_next(name: str) -> dict[str, str]:
     cogsmith = shown(Path(sys.executable).absolute().parent / "cogsmith")
     return {
         f'{cogsmith} predict {name} --prompt "Once upon a time"': "one prediction, no Docker",
-        f"{cogsmith} serve {name}": "the same server, until you stop it",
+        f"{cogsmith} serve {name}": "Replicate's API and LMTP in front of it",
         f"{cogsmith} inspect {name}": "parameters, memory, layers",
         f"cp {EXAMPLE} config.toml": "then list your own models and run ./build",
         f"work/{name}/push": "sends it to your account (needs the cog tool and Docker)",
