@@ -1,6 +1,7 @@
 """What the gateway knows of its predictions: followed, bounded, kept for a while and forgotten."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -123,6 +124,22 @@ def test_a_full_queue_takes_no_more_until_there_is_room_again():
     refused = talk(conversation, concurrency=1, limits=PredictionLimits(waiting=2))
     assert (refused.status_code, refused.headers["content-type"]) == (429, "application/problem+json")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_what_is_unfinished_has_a_bound_in_bytes_too():
+    async def conversation(local):
+        def fits():
+            with contextlib.suppress(Overloaded):
+                return start(local)
+
+        held = start(local, hold=True)
+        with pytest.raises(Overloaded, match="more than 100 bytes"):
+            start(local, chunks=["x" * 100])
+        local.cog.released.set()
+        await held.wait()
+        await until(fits)
+
+    talk(conversation, limits=PredictionLimits(unfinished_bytes=100))
 
 
 def test_a_finished_prediction_is_forgotten_after_its_time():

@@ -29,10 +29,12 @@ _GATEWAY_FAILED = "the gateway failed; its log says how"
 
 @dataclass(frozen=True, slots=True)
 class PredictionLimits:
-    """What the gateway keeps: waiting predictions, bytes of one prediction and of all finished ones, seconds."""
+    """What the gateway keeps: waiting predictions; bytes of one prediction, of all unfinished and of all finished ones;
+    seconds."""
 
     waiting: int = 2000
     prediction_bytes: int = 256 * 2**20
+    unfinished_bytes: int = 2048 * 2**20
     kept_bytes: int = 1024 * 2**20
     kept_seconds: float = 3600.0
 
@@ -78,14 +80,15 @@ class Predictions:
 
         `model_ref` is the model as its caller names it ("owner/name"). Raises Overloaded, ShuttingDown.
         """
-        self._check_room()
+        size = len(msgspec.json.encode(inputs))
+        self._check_room(size)
         self.runs[worker.model.version] += 1
         prediction = Prediction(
             number=self.runs.total(),
             model_ref=model_ref,
             version=worker.model.version,
             input=dict(inputs),
-            size=len(msgspec.json.encode(inputs)),
+            size=size,
             notify=self._on_change,
             deployment=deployment,
             webhook=webhook,
@@ -134,7 +137,7 @@ class Predictions:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _check_room(self) -> None:
+    def _check_room(self, size: int) -> None:
         if self._draining:
             raise ShuttingDown("the gateway is shutting down and takes no more predictions")
         waiting = sum(prediction.status == "starting" for prediction in self._tasks)
@@ -142,6 +145,12 @@ class Predictions:
             raise Overloaded(
                 f"{waiting} predictions are waiting already, which is the most this gateway queues",
                 fix="try again when some have ended, or start the gateway with a longer queue",
+            )
+        most = self._limits.unfinished_bytes
+        if sum(prediction.size for prediction in self._tasks) + size > most:
+            raise Overloaded(
+                f"unfinished predictions would take more than {most} bytes, which is the most this gateway holds",
+                fix="try again when some have ended",
             )
 
     async def _run(self, worker: Worker, prediction: Prediction) -> None:
