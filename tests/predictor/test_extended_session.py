@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from cogsmith import lmtp
-from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import FailedEvent, TokenEvent
 from cogsmith.manifest import Limits
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
@@ -18,6 +17,7 @@ from cogsmith.predictor.registry import Registry
 from cogsmith.predictor.session import Session
 
 from ..engine.models import byte_tokenizer, engine_over, plain_logprobs, tiny_llama
+from .scripted import ScriptedEngine
 
 
 @pytest.fixture(scope="module")
@@ -179,24 +179,6 @@ def test_a_text_to_stop_at_needs_a_tokenizer(engine):
     assert (end.stream_id, end.index, end.finish_reason) == (1, None, "error")
     assert "without a tokenizer" in end.error
     assert branch(others, 2)[1].finish_reason == "length"
-
-
-class ScriptedEngine:
-    """Answers each request with the events it was made with, at once, and nothing after them."""
-
-    info = EngineInfo("m", "e", 9, 9, 9, frozenset(), None, 0, 0, 0, "", "")
-
-    def __init__(self, *events):
-        self.events = events
-        self.cancelled = 0
-
-    def submit(self, request, sink):
-        for event in self.events:
-            sink((event,))
-        return self
-
-    def cancel(self):
-        self.cancelled += 1
 
 
 def test_an_operations_deadline_ends_its_branches_and_no_other():

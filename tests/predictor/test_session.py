@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import FailedEvent, TokenEvent
 from cogsmith.manifest import Limits
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
@@ -13,6 +12,7 @@ from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
 
 from ..engine.models import engine_over, plain_logprobs, tiny_llama
+from .scripted import ScriptedEngine
 
 
 @pytest.fixture(scope="module")
@@ -123,24 +123,6 @@ def test_metrics_count_tokens_in_and_out_and_the_first_ones_time(engine):
     assert metrics["input_token_count"] == 3 + 3
     assert metrics["output_token_count"] == 4 + 2
     assert 0 < metrics["time_to_first_token"] < 30
-
-
-class ScriptedEngine:
-    """Answers each request with the events it was made with, at once."""
-
-    info = EngineInfo("m", "e", 9, 9, 9, frozenset(), None, 0, 0, 0, "", "")
-
-    def __init__(self, *events):
-        self.events = events
-        self.cancelled = 0
-
-    def submit(self, request, sink):
-        for event in self.events:
-            sink((event,))
-        return self
-
-    def cancel(self):
-        self.cancelled += 1
 
 
 @pytest.mark.parametrize(("num_tokens", "told"), [(0, True), (3, True), (4, False), (9, False)])

@@ -38,8 +38,6 @@ from cogsmith.gateway.problems import HTTPProblem, from_error
 from cogsmith.gateway.worker import Worker
 
 _MAX_RUNNING = 256
-# With so many tokens LMQL begins to act on a stream, and cannot be told of an error any more.
-_TOKENS_BEFORE_COMMITTED = 4
 _FORM = 'send VERB {...}, or a batch [["VERB", {...}], ...]'
 
 
@@ -180,7 +178,7 @@ class _Stream:
         yield from self.release()
         self.num_tokens += 1
         is_plain = self.verb == lmtp.Generate.verb and self.version is None
-        if is_plain and self.num_tokens >= _TOKENS_BEFORE_COMMITTED:
+        if is_plain and self.num_tokens >= lmtp.TOKENS_BEFORE_COMMITTED:
             self.held = payload
         else:
             yield verb, payload

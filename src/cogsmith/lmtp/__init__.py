@@ -29,6 +29,7 @@ from cogsmith.lmtp.limits import DEFAULT_LIMITS, BatchLimits
 from cogsmith.lmtp.lines import MAX_LINE, LineReader, encode_items, encode_line, parse_line
 from cogsmith.lmtp.masks import bitset, pack_mask
 from cogsmith.lmtp.messages import (
+    TOKENS_BEFORE_COMMITTED,
     FinishReason,
     Generate,
     Info,
@@ -46,6 +47,7 @@ from cogsmith.lmtp.versions import AnyOperation, AnyReply
 __all__ = [
     "DEFAULT_LIMITS",
     "MAX_LINE",
+    "TOKENS_BEFORE_COMMITTED",
     "Allow",
     "AnyOperation",
     "AnyReply",

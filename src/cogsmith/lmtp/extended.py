@@ -29,6 +29,7 @@ from cogsmith.lmtp.messages import (
     Count,
     Generate,
     Message,
+    ModelName,
     Number,
     PerToken,
     Positive,
@@ -60,6 +61,9 @@ Options = Annotated[
     tuple[Annotated[TokenIds, Meta(min_length=1)], ...],
     Meta(min_length=1, description="a list of at least one list of at least one token id"),
 ]
+
+LogprobIds = Annotated[TokenIds, Meta(max_length=1024, description="a list of at most 1024 token ids")]
+"""Ids whose log-probabilities come with every token, likely or not."""
 
 ExtendedFinishReason = Annotated[
     Literal["stop", "length", "stop_sequence"] | None,
@@ -95,7 +99,7 @@ class ExtendedGenerate(Generate, frozen=True, kw_only=True):
     seed: Seed | None = None
     """Makes the draws repeatable; branch i draws with `seed + i`."""
     n: Annotated[int, Meta(ge=1, le=128, description="a whole number from 1 to 128")] = 1
-    logprob_ids: Annotated[TokenIds, Meta(max_length=1024, description="a list of at most 1024 token ids")] = ()
+    logprob_ids: LogprobIds = ()
     """Ids whose log-probabilities come with every token, likely or not."""
     deadline_ms: Positive | None = None
     """Milliseconds from the server's receipt; branches that run then end with the reason "deadline"."""
@@ -113,10 +117,10 @@ class ExtendedScore(Message, frozen=True, kw_only=True):
     options: Options
     top_logprobs: Count = 0
     """How many of the best tokens are listed beside each scored one; 0 lists none."""
-    logprob_ids: Annotated[TokenIds, Meta(max_length=1024, description="a list of at most 1024 token ids")] = ()
+    logprob_ids: LogprobIds = ()
     deadline_ms: Positive | None = None
     cancel_key: CancelKey | None = None
-    model: Annotated[str | None, Meta(description="a string")] = None
+    model: ModelName = None
     stream_id: StreamId
 
 

@@ -27,6 +27,9 @@ MAX_INTEGER = 2**53 - 1
 MIN_INTEGER = -MAX_INTEGER
 """Smallest such integer."""
 
+TOKENS_BEFORE_COMMITTED = 4
+"""With so many tokens LMQL 0.7.3 begins to act on a stream, and cannot be told of an error any more."""
+
 StreamId = Annotated[int, Meta(ge=MIN_INTEGER, le=MAX_INTEGER, description="a whole number of any sign")]
 """The client's own name for one stream of a batch. Echoed on every answer."""
 

@@ -20,9 +20,6 @@ from cogsmith.predictor.mailbox import EndedEvent, StreamEvent
 
 _log = logging.getLogger("cogsmith.predictor")
 
-# LMQL 0.7.3 starts to act on a stream with this many tokens, and cannot be told of an error any more.
-_TOKENS_BEFORE_COMMITTED = 4
-
 
 class Stream(Protocol):
     """Turns events into replies until it has `ended`."""
@@ -45,7 +42,7 @@ class PlainStream:
         """Yield a TOKEN for a token, and for a failure where it can still be told."""
         if not isinstance(event, TokenEvent):
             self.ended = True
-            if self.num_sent < _TOKENS_BEFORE_COMMITTED:
+            if self.num_sent < lmtp.TOKENS_BEFORE_COMMITTED:
                 yield lmtp.TokenError(stream_id=self.stream_id, error=event.message)
             else:
                 _log.warning("stream %s ends after %d tokens: %s", self.stream_id, self.num_sent, event.message)
