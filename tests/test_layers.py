@@ -11,13 +11,14 @@ import pytest
 import cogsmith
 
 PACKAGE = Path(cogsmith.__file__).parent
-GROUND = {"errors", "manifest", "detokenize", "__version__"}
+GROUND = {"errors", "manifest", "quant", "detokenize", "__version__"}
 MAY_IMPORT = {
     "errors": set(),
-    "manifest": {"errors"},
+    "quant": {"errors"},
+    "manifest": {"errors", "quant"},
     "detokenize": {"errors"},
     "lmtp": {"errors", "manifest"},
-    "engine": {"errors", "manifest", "detokenize", "lmtp"},
+    "engine": {"errors", "manifest", "quant", "detokenize", "lmtp"},
     "predictor": GROUND | {"lmtp", "engine"},
     "cache": {"errors"},
     "config": GROUND,

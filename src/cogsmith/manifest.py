@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from cogsmith.errors import UserError
+from cogsmith.quant import Quant
 
 FILE_NAME = "model.json"
 CHECKPOINT = "checkpoints"
@@ -29,6 +30,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows that one forward pass carries."""
     max_queue: int = 512
     """Operations that may wait for a row; one more is refused with an error item."""
+    kv_cache_bytes: int | None = None
+    """Memory for keys and values; None means what the rows may need, within what a GPU or a machine has free."""
     max_context: int | None = None
     """Tokens of prompt plus continuation; None means what the model was trained for."""
     max_tokens: int | None = None
@@ -57,7 +60,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Whether the weights may be pickles, which can run code when they are loaded."""
     model_args: dict[str, Any] = msgspec.field(default_factory=dict)
     """Keyword arguments for `from_pretrained`, as the config gave them."""
+    vllm: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Options of vLLM, where that is the engine."""
+    quant: Quant | None = None
+    """How the weights are quantised, here or when they are loaded."""
     limits: Limits = Limits()
+    prepack: bool | None = None
+    """Whether a CPU's weights are laid out for oneDNN; None means where that changes no result."""
     concurrency: int = 32
     """Predictions that Cog lets run at once."""
 

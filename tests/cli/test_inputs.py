@@ -5,8 +5,9 @@ import json
 import sys
 
 import pytest
+import typer
 
-from cogsmith.cli.inputs import parse_ids, read_messages, read_prompts
+from cogsmith.cli.inputs import parse_ids, read_constraint, read_messages, read_prompts
 
 
 def test_a_file_is_one_prompt_unless_a_delimiter_parts_it(tmp_path):
@@ -35,3 +36,19 @@ def test_messages_come_as_text_from_a_file_or_from_stdin(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["504,3575,282", "504 3575 282", " 504, 3575,\t282 "])
 def test_ids_are_parted_by_commas_or_spaces(text):
     assert parse_ids("--prompt-ids", text) == (504, 3575, 282)
+
+
+def test_a_schema_and_a_grammar_come_as_text_or_from_a_file(tmp_path):
+    (tmp_path / "schema.json").write_text('{"type": "string"}', encoding="utf-8")
+    (tmp_path / "rules.lark").write_text('start: "a"', encoding="utf-8")
+    for given in ('{"type": "string"}', str(tmp_path / "schema.json")):
+        assert read_constraint(None, given, None, None) == {"json_schema": '{"type": "string"}'}
+    for given in ('start: "a"', str(tmp_path / "rules.lark")):
+        assert read_constraint(None, None, given, None) == {"lark": 'start: "a"'}
+    assert read_constraint(None, None, None, ["yes", "no"]) == {"choice": ["yes", "no"]}
+    assert read_constraint(None, None, None, []) == {}
+
+
+def test_there_is_one_constraint():
+    with pytest.raises(typer.BadParameter, match="give one of --regex"):
+        read_constraint("a", None, None, ["a"])

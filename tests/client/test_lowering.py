@@ -86,6 +86,7 @@ def test_a_stopped_stream_goes_on_after_a_break(plain_service):
     [
         ({"seed": 1}, "seed"),
         ({"min_tokens": 2}, "min_tokens"),
+        ({"constraint": {"regex": "a"}}, "constraint"),
         ({"logprob_ids": [1], "seed": 0, "n": 2}, "seed, logprob_ids"),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import subprocess
 
+import jsonschema
 import pytest
 import torch
 
@@ -90,6 +93,39 @@ def test_many_at_once(tiny, place):
         assert result.ids == ids
         assert [token.logprob for token in result.tokens] == pytest.approx(logprobs, abs=1e-4)
         assert result.finish_reason == "length"
+
+
+def test_constraints(place):
+    """A model that says anything, held to texts; nothing of them is lost where the model has no end token."""
+    schema = {"type": "object", "properties": {"age": {"type": "integer", "maximum": 99}}, "required": ["age"]}
+    schema = {**schema, "additionalProperties": False, "x-guidance": {"whitespace_flexible": False}}
+    settings = {"max_tokens": 60, "temperature": 1.0}
+
+    async def work(client):
+        return await asyncio.gather(
+            client.generate([1, 5], constraint={"choice": ["yes", "no"]}, n=4, **settings).result(),
+            *(client.text([i], constraint={"regex": "[a-c]{3}-[0-9]"}, **settings).result() for i in range(1, 9)),
+            client.text([9], constraint={"json_schema": schema}, **settings).result(),
+            client.text([9], constraint={"lark": 'start: "(" start? ")"'}, **settings).result(),
+            client.text([9], constraint={"regex": "(a"}, **settings).result(),
+            client.text([9], max_tokens=3).result(),
+            return_exceptions=True,
+        )
+
+    chosen, *matching, json_text, brackets, refused, free = call(place, work)
+    assert {branch.finish_reason for branch in chosen.branches} == {"stop"}
+    assert {bytes_of(branch.ids) for branch in chosen.branches} <= {b"yes", b"no"}
+    assert all(re.fullmatch("[a-c]{3}-[0-9]", text) for text in matching)
+    jsonschema.validate(json.loads(json_text), schema)
+    assert brackets == "(" * (len(brackets) // 2) + ")" * (len(brackets) // 2)
+    assert isinstance(refused, OperationFailed)
+    assert "unclosed group" in str(refused)
+    assert free
+
+
+def bytes_of(ids):
+    """What ids of the byte tokenizer mean, by the alphabet of byte-level BPE."""
+    return bytes(ord(byte_tokenizer().convert_ids_to_tokens(id_)) for id_ in ids)
 
 
 def test_scores_and_distribution(tiny, place):

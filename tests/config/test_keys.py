@@ -86,10 +86,9 @@ PREFIXES = [
 ]
 
 NOT_YET = [
-    *[(f"{key}.x = 1", key) for key in ("tokenizer", "llama_type", "llama_config", "quant", "prompt", "code")],
+    *[(f"{key}.x = 1", key) for key in ("tokenizer", "llama_type", "llama_config", "prompt", "code")],
     *[(f"format = '{value}'", f"'{value}'") for value in ("composer", "accessory")],
     *[(f"task = '{value}'", f"'{value}'") for value in ("encoder", "image-text")],
-    ("engine = 'vllm'", "'vllm'"),
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from cogsmith.config import CogSettings, load
 from cogsmith.errors import ConfigError
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,7 +37,8 @@ def test_the_upstream_format_is_read_unchanged(write):
     llama, vicuna = project.models.values()
     assert llama.source == "hf:meta-llama/Llama-2-13b-hf"
     assert llama.revision == "99afe33d7eaa87c7fc6ea2594a0e4e7e588ee0a4"
-    assert llama.model_args == {"load_in_4bit": True, "rope_scaling": {"type": "dynamic", "factors": [1, 2.5]}}
+    assert llama.model_args == {"rope_scaling": {"type": "dynamic", "factors": [1, 2.5]}}
+    assert llama.quant == Quant(bits=4)
     assert (llama.name, llama.line) == ("llama-2-13b--4bit", 3)
     assert (vicuna.source, vicuna.revision, vicuna.line) == ("hf:lmsys/vicuna-7b-v1.5", None, 9)
 
@@ -214,7 +216,8 @@ def test_a_default_may_be_switched_off_to_end_a_contradiction(write):
     config = {load_in_4bit = false, load_in_8bit = true}
     """
 
-    assert load(write(text)).models["m"].model_args == {"load_in_4bit": False, "load_in_8bit": True}
+    model = load(write(text)).models["m"]
+    assert (model.model_args, model.quant) == ({}, Quant(bits=8))
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(write):

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from cogsmith.config.raw import RawLimits
 from cogsmith.config.schema import keys_markdown, schema, schema_json
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -73,7 +74,7 @@ def test_the_schema_accepts_good_files(text):
         "xyzzy = 1",
         "models.m.xyzzy = 1",
         "models.m.limits.xyzzy = 1",
-        "defaults.quant.bits = 4",
+        "defaults.quant.bits = 3",
         "models.Upper.source = 'x'",
         "models.m.limits.max_queue = 0",
         "models.m.limits.max_queue = '1'",
@@ -101,7 +102,12 @@ def test_every_key_of_a_model_has_its_row():
 
     limits = [f"limits.{field.name}" for field in msgspec.structs.fields(Limits)]
     cog = ["cog.gpu", "cog.cuda", "cog.python", "cog.system_packages", "cog.concurrency"]
+    # "preset" stands for several of the others.
+    quant = [row for row in rows if row.startswith("quant.") and row != "quant.preset"]
+    assert sorted(quant) == sorted(f"quant.{field.name}" for field in msgspec.structs.fields(Quant))
+    rows = [row for row in rows if not row.startswith("quant.")]
     assert rows == [
         *["dest_prefix", "defaults", "models", "source", "huggingface.repo", "huggingface.version", "format"],
-        *["output_precision", "allow_pickle", "config", *limits, *cog, "requirements", "task", "engine"],
+        *["output_precision", "allow_pickle", "config", *limits, *cog, "prepack", "requirements", "task", "engine"],
+        "vllm",
     ]

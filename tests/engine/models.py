@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.request import FailedEvent, GenerateRequest
+from cogsmith.engine.rows.choose import ALL
 from cogsmith.engine.transformers_engine import TransformersEngine
 from cogsmith.manifest import Limits
 
@@ -50,8 +51,8 @@ def byte_tokenizer(**special):
     return PreTrainedTokenizerFast(tokenizer_object=byte_level, **special)
 
 
-def engine_over(model, tokenizer=None, **limits):
-    return TransformersEngine(LoadedModel("tiny", model, tokenizer), Limits(**limits))
+def engine_over(model, tokenizer=None, *, back_ends=ALL, **limits):
+    return TransformersEngine(LoadedModel("tiny", model, tokenizer), Limits(**limits), back_ends=back_ends)
 
 
 class Stream:

@@ -6,71 +6,38 @@ Ragged rows with late arrivals, decoded through whichever row back-end the engin
 import random
 
 import pytest
-import transformers
 
 from cogsmith.engine.request import GenerateRequest, ScoreRequest
+from cogsmith.engine.rows.choose import ALL
 
+from .families import FAST, GENTLE, SLOW, tiny_config
 from .models import VOCAB, engine_over, plain_logprobs, random_model, run
 
-COMMON = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "eos_token_id": None,
-    "bos_token_id": 1,
-    "pad_token_id": 0,
-}
-GPT2_SHAPE = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-
-FAMILIES = {
-    "Bloom": {"n_layer": 3, "n_head": 4},
-    "Cohere2": {"sliding_window": 8},
-    "Falcon": {"alibi": False, "new_decoder_architecture": False, "multi_query": True},
-    "FalconH1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
-    "Gemma2": {"head_dim": 8, "sliding_window": 8},
-    "GPT2": GPT2_SHAPE,
-    "GPTBigCode": GPT2_SHAPE,
-    "GPTJ": {**GPT2_SHAPE, "rotary_dim": 4},
-    "GPTNeo": {
-        "num_layers": 3,
-        "num_heads": 4,
-        "attention_types": [[["global", "local", "local"], 1]],
-        "window_size": 8,
-    },
-    "GptOss": {"head_dim": 8, "sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "Granite": {},
-    "Mamba": {"state_size": 8},
-    "Mistral": {"sliding_window": 8},
-    "Mixtral": {"num_local_experts": 4, "sliding_window": None},
-    "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 128},
-    "OPT": {"ffn_dim": 64, "word_embed_proj_dim": 32},
-    "Phi3": {},
-    "Qwen2": {},
-    "Qwen3Moe": {"head_dim": 8, **MOE},
-    "Qwen3Next": {
-        "head_dim": 16,
-        "linear_num_value_heads": 4,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "shared_expert_intermediate_size": 16,
-        **MOE,
-    },
-    "Rwkv": {"attention_hidden_size": 32, "context_length": 128},
-    "StableLm": {},
+# What keeps no cache that transformers could hand from step to step.
+NOT_CONTINUED = {"MiniMax", "RecurrentGemma", "Rwkv"}
+INDEXED = {"DeepseekV32"}
+RECURRENT = {
+    "Bamba",
+    "FalconH1",
+    "FalconMamba",
+    "GraniteMoeHybrid",
+    "Jamba",
+    "Lfm2",
+    "Lfm2Moe",
+    "Mamba",
+    "Mamba2",
+    "NemotronH",
+    "OlmoHybrid",
+    "Qwen3Next",
+    "Qwen3_5Text",
+    "Zamba2",
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_family_equals_plain_forwards(family):
-    config = getattr(transformers, f"{family}Config")(**{**COMMON, **FAMILIES[family]})
-    model = random_model(config)
-    engine = engine_over(model, max_batch_size=3)
+def check(family, **how):
+    """Generate and score ragged texts, three at a time; return the back-end that did it."""
+    model = random_model(tiny_config(family), scale=GENTLE.get(family, 8.0))
+    engine = engine_over(model, max_batch_size=3, **how)
     draw = random.Random(1)
     prompts = [tuple(draw.randrange(VOCAB) for _ in range(draw.randint(1, 40))) for _ in range(6)]
     generated = [GenerateRequest(prompt, draw.randint(1, 16)) for prompt in prompts]
@@ -83,3 +50,43 @@ def test_family_equals_plain_forwards(family):
         for position, event in enumerate(events, start=len(request.prompt)):
             expected = plain[position - 1, event.token].item() if position else 0.0
             assert event.logprob == pytest.approx(expected, abs=1e-4)
+    return engine.info.details["runner"]
+
+
+@pytest.mark.parametrize("family", [*FAST, *(pytest.param(family, marks=pytest.mark.slow) for family in SLOW)])
+def test_family_equals_plain_forwards(family):
+    runner = check(family)
+    if family in NOT_CONTINUED:
+        assert runner == "recompute"
+    elif family in INDEXED:
+        assert runner == "solo"
+    else:
+        assert runner.startswith(("padded",) if family in RECURRENT else ("packed", "padded"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted({*FAST, *SLOW} - RECURRENT - NOT_CONTINUED - INDEXED))
+def test_family_is_padded_where_it_may_not_be_packed(family):
+    assert check(family, back_ends=ALL[1:]) == "padded"
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("Mistral", {"sliding_window": 60}),
+        ("Phimoe", {"sliding_window": 60}),
+        ("Qwen2Moe", {"sliding_window": 60}),
+        ("Llama4Text", {"attention_chunk_size": 60}),
+    ],
+)
+def test_a_window_that_the_start_up_test_does_not_fill(family, changes):
+    config = tiny_config(family)
+    config.update(changes)
+    model = random_model(config)
+    engine = engine_over(model)
+    text = tuple((7 + 31 * position) % VOCAB for position in range(100))
+    (events,) = run(engine, ScoreRequest(text[:1], text[1:]))
+    engine.close()
+    plain = plain_logprobs(model, text)
+    for position, event in enumerate(events):
+        assert event.logprob == pytest.approx(plain[position, event.token].item(), abs=1e-4)

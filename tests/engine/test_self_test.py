@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from cogsmith.engine.forward import Forward
 from cogsmith.engine.loader import LoadedModel
-from cogsmith.engine.padded import PaddedRunner
-from cogsmith.engine.self_test import SelfTest
-from cogsmith.engine.solo import SoloRunner
-from cogsmith.engine.transformers_engine import choose_runner
+from cogsmith.engine.rows.choose import choose_rows
+from cogsmith.engine.rows.forward import Forward
+from cogsmith.engine.rows.padded import PaddedRunner
+from cogsmith.engine.rows.self_test import SelfTest
+from cogsmith.engine.rows.solo import SoloRunner
+from cogsmith.manifest import Limits
 
 from .models import VOCAB, random_model, tiny_llama
 
@@ -31,16 +32,18 @@ class Unplaced(Forward):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_an_ordinary_model_gets_the_padded_back_end_in_any_dtype(dtype):
-    name, _ = choose_runner(LoadedModel("tiny", tiny_llama().to(dtype), None))
-    assert name == "padded"
+def test_an_ordinary_model_gets_the_packed_back_end_in_any_dtype(dtype):
+    name = choose_rows(LoadedModel("tiny", tiny_llama().to(dtype), None), Limits()).name
+    assert name == "packed"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fault", [Unmasked, Unplaced])
 def test_a_fault_in_padding_is_seen_in_any_dtype(dtype, fault):
     model = tiny_llama().to(dtype)
-    assert not SelfTest(Forward(model), VOCAB).passes(PaddedRunner(fault(model), DynamicCache))
+    faulty = fault(model)
+    runner = PaddedRunner(faulty, SoloRunner(faulty, DynamicCache))
+    assert not SelfTest(Forward(model), VOCAB).passes(runner)
 
 
 def test_a_cache_that_forgets_is_seen():
@@ -60,11 +63,11 @@ def test_a_noisy_model_is_still_decoded_in_batches():
     config = tiny_llama(num_hidden_layers=12, hidden_size=64, intermediate_size=128).config
     model = random_model(config, scale=20.0).to(torch.bfloat16)
     assert SelfTest(Forward(model), VOCAB).tolerance > 0.1
-    assert choose_runner(LoadedModel("noisy", model, None))[0] == "padded"
+    assert choose_rows(LoadedModel("noisy", model, None), Limits()).name == "packed"
 
 
 def test_a_model_that_gives_nan_gets_the_last_resort():
     model = tiny_llama()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    assert choose_runner(LoadedModel("broken", model, None))[0] == "recompute"
+    assert choose_rows(LoadedModel("broken", model, None), Limits()).name == "recompute"

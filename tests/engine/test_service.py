@@ -82,7 +82,7 @@ def test_a_bias_that_requests_have_in_common_is_spread_once(engine):
     streams = [Stream() for _ in requests]
     with held(engine):
         first, second, *_ = [engine.submit(*pair) for pair in zip(requests, streams, strict=True)]
-    assert first.bias is second.bias
+    assert first.rules.later is second.rules.later
     tokens = [[event.token for event in stream.result()] for stream in streams]
     assert tokens[:3] == [[5, 5], [5, 5], [6, 6]]
     assert tokens[3] not in tokens[:3]

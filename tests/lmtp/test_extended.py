@@ -192,6 +192,18 @@ def test_all_that_is_wrong_is_told_at_once():
         ("allow", {"ranges": [[-1, 2]]}),
         ("allow", {"range": [[1, 2]]}),
         ("allow", {"ranges": [[1, 2], [2, 9.0]]}),
+        ("constraint", "[0-9]"),
+        ("constraint", {}),
+        ("constraint", {"regex": ""}),
+        ("constraint", {"regex": 5}),
+        ("constraint", {"regex": "a", "lark": "start: a"}),
+        ("constraint", {"regexp": "a"}),
+        ("constraint", {"choice": []}),
+        ("constraint", {"choice": "ab"}),
+        ("constraint", {"choice": ["a", 1]}),
+        ("constraint", {"json_schema": "[]"}),
+        ("constraint", {"json_schema": []}),
+        ("constraint", {"json_schema": "{"}),
         ("n", 1.0),
         ("n", "2"),
         ("n", None),
@@ -271,6 +283,15 @@ def test_limits():
     for words in ("prompt has 4 entries", "logit_bias has 2", "stop[0] has 4", "stop[2] has 4", "allow has 3 entries"):
         assert words in failure.message
     assert "stop[1]" not in failure.message
+    for constraint, words in (
+        ({"regex": "abcd"}, "constraint has 4 entries (give at most 3)"),
+        ({"json_schema": {"a": 1}}, "constraint has 7 entries"),
+        ({"choice": ["a", "b"]}, "constraint.choice has 2 entries (give at most 1)"),
+    ):
+        asked = {"lmtp": "1.1", "prompt": [1], "stream_id": 1, "constraint": constraint}
+        small = BatchLimits(max_constraint=3, max_choices=1)
+        (failure,) = parse_batch(json.dumps([["GENERATE", asked]]), small).failures
+        assert words in failure.message
     score = ["SCORE", {"lmtp": "1.1", "prompt": [1], "stream_id": 1, "options": [[1, 2], [3, 4]]}]
     (failure,) = parse_batch(json.dumps([score]), limits).failures
     assert "options has 4 entries (give at most 3)" in failure.message

@@ -12,7 +12,7 @@ class ScriptedEngine:
         self.events = events
         self.cancelled = 0
 
-    def submit(self, request, sink):
+    def submit(self, request, sink, *, client=None):
         for event in self.events:
             sink((event,))
         return self

@@ -16,7 +16,7 @@ from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.registry import Registry
 from cogsmith.predictor.session import Session
 
-from ..engine.models import byte_tokenizer, engine_over, plain_logprobs, tiny_llama
+from ..engine.models import byte_tokenizer, engine_over, tiny_llama
 from .scripted import ScriptedEngine
 
 
@@ -68,97 +68,9 @@ def generate(stream_id, prompt=(1, 2, 3), **fields):
     return lmtp.ExtendedGenerate(prompt=prompt, stream_id=stream_id, **fields)
 
 
-def greedy(model, prompt, count):
-    """What the plain model continues with."""
-    ids = list(prompt)
-    for _ in range(count):
-        ids.append(plain_logprobs(model, ids)[-1].argmax().item())
-    return ids[len(prompt) :]
-
-
-def test_each_branch_is_whole_and_ends_once_with_what_it_took(model, engine):
-    replies = replies_of(engine, generate(1, max_tokens=5, n=3, top_logprobs=2), generate(2, (9,), max_tokens=2))
-    expected = greedy(model, (1, 2, 3), 5)
-    plain = plain_logprobs(model, [1, 2, 3, *expected])[2:]
-    for index in range(3):
-        tokens, end = branch(replies, 1, index)
-        assert [token.token for token in tokens] == expected
-        assert [token.logprob for token in tokens] == pytest.approx(
-            [row[token].item() for row, token in zip(plain, expected, strict=False)], abs=1e-4
-        )
-        assert [token.finish_reason for token in tokens] == [None] * 4 + ["length"]
-        assert all(len(token.top_logprobs) == 2 and token.logprobs is None for token in tokens)
-        assert (end.finish_reason, end.stop, end.error) == ("length", None, None)
-        assert end.usage == lmtp.Usage(prompt_tokens=3, tokens=5)
-        assert 0 < end.timing.first_token_ms <= end.timing.total_ms < 60_000
-    assert branch(replies, 2)[1].usage == lmtp.Usage(prompt_tokens=1, tokens=2)
-    assert len(replies) == 3 * 6 + 3
-
-
-def drawn(replies, stream_id, index):
-    return [token.token for token in branch(replies, stream_id, index)[0]]
-
-
-def test_draws_are_repeatable_and_branch_i_draws_with_seed_plus_i(engine):
-    hot = {"temperature": 3.0, "max_tokens": 12}
-    together = replies_of(engine, generate(1, n=4, seed=7, **hot), generate(2, (5,), n=3, **hot))
-    alone = replies_of(engine, *(generate(i, seed=7 + i, **hot) for i in range(4)))
-    branches = [drawn(together, 1, index) for index in range(4)]
-    assert branches == [drawn(alone, i, 0) for i in range(4)]
-    assert len({tuple(tokens) for tokens in branches}) == 4
-
-
-def test_options_are_scored_each_after_the_prompt(model, engine):
-    options = ((7,), (8, 9, 10), (11, 12))
-    replies = replies_of(
-        engine, lmtp.ExtendedScore(prompt=(1, 2), options=options, stream_id=1, top_logprobs=1, logprob_ids=(3,))
-    )
-    for index, option in enumerate(options):
-        plain = plain_logprobs(model, [1, 2, *option])[1:]
-        tokens, end = branch(replies, 1, index)
-        assert [token.token for token in tokens] == list(option)
-        for token, row in zip(tokens, plain, strict=False):
-            assert token.logprob == pytest.approx(row[token.token].item(), abs=1e-4)
-            assert token.top_logprobs.keys() == {row.argmax().item(), token.token}
-            assert token.logprobs == pytest.approx({3: row[3].item()}, abs=1e-4)
-        assert (end.finish_reason, end.usage) == ("stop", lmtp.Usage(prompt_tokens=2, tokens=len(option)))
-
-
 def test_scores_list_nothing_that_was_not_asked_for(engine):
     tokens, _ = branch(replies_of(engine, lmtp.ExtendedScore(prompt=(1,), options=((2, 3),), stream_id=1)), 1)
     assert {(token.top_logprobs, token.logprobs) for token in tokens} == {(None, None)}
-
-
-def test_an_option_that_cannot_be_scored_ends_its_own_branch(engine):
-    replies = replies_of(engine, lmtp.ExtendedScore(prompt=(1,), options=((2,), (3, 999)), stream_id=1))
-    assert branch(replies, 1, 0)[1].finish_reason == "stop"
-    tokens, end = branch(replies, 1, 1)
-    assert (tokens, end.finish_reason) == ([], "error")
-    assert "scored[1] is 999" in end.error
-
-
-def test_the_token_that_completes_a_stop_is_sent_and_is_the_last(model, engine, tokenizer):
-    expected = greedy(model, (1, 2, 3), 9)
-    for stop in (tuple(expected[3:5]), tokenizer.decode(expected[3:5])):
-        replies = replies_of(
-            engine, generate(1, max_tokens=9, stop=("never", stop), n=2), generate(2, max_tokens=9), tokenizer=tokenizer
-        )
-        for index in range(2):
-            tokens, end = branch(replies, 1, index)
-            assert [token.token for token in tokens] == expected[:5]
-            assert [token.finish_reason for token in tokens] == [None] * 4 + ["stop_sequence"]
-            assert (end.finish_reason, end.stop) == ("stop_sequence", stop)
-            assert end.usage.tokens == 5
-        assert drawn(replies, 2, 0) == expected
-
-
-def test_the_first_tokens_complete_no_stop(engine, tokenizer):
-    (letter,) = tokenizer.encode("A")
-    only = lmtp.pack_mask([letter])
-    for stop, least, count in [(("AA",), 0, 2), (("AA",), 3, 4), (((letter,),), 2, 3), ((), 2, 6)]:
-        operation = generate(1, max_tokens=6, allow=only, stop=stop, min_tokens=least)
-        tokens, _ = branch(replies_of(engine, operation, tokenizer=tokenizer), 1)
-        assert len(tokens) == count
 
 
 def test_a_stopped_branch_is_cancelled_in_the_engine():
@@ -192,15 +104,6 @@ def test_an_operations_deadline_ends_its_branches_and_no_other():
         assert (len(tokens), end.finish_reason, end.error) == (1, "deadline", None)
         assert end.timing.total_ms >= after
     assert engine.cancelled == 4
-
-
-def test_a_deadline_ends_a_running_generation(engine):
-    """A thousandth of a second is over before 500 tokens are."""
-    replies = replies_of(engine, generate(1, max_tokens=500, deadline_ms=1), generate(2, max_tokens=3))
-    tokens, end = branch(replies, 1)
-    assert end.finish_reason == "deadline"
-    assert len(tokens) == end.usage.tokens < 500
-    assert branch(replies, 2)[1].finish_reason == "length"
 
 
 def test_a_failure_is_told_however_late():
@@ -286,11 +189,6 @@ def test_cancel_reaches_what_the_same_batch_began_before_it():
     assert len(registry) == 0
 
 
-def test_an_unknown_key_cancels_nothing(engine):
-    (answer,) = replies_of(engine, lmtp.Cancel(cancel_key="nobody", stream_id=1))
-    assert answer.cancelled == 0
-
-
 @pytest.mark.parametrize("end", ["cancel", "close"])
 def test_keys_vanish_with_a_prediction_that_ends_early(end):
     registry, mailbox, engine = Registry(), Mailbox(30), ScriptedEngine(TokenEvent(1, -1.0))
@@ -309,52 +207,6 @@ def test_keys_vanish_with_a_prediction_that_ends_early(end):
     assert engine.cancelled == 3
 
 
-def test_a_mask_comes_through_the_wire(model, engine):
-    half = list(range(0, 256, 2))
-    replies = replies_of(
-        engine, generate(1, allow=lmtp.pack_mask(half), max_tokens=8, top_logprobs=256, logprob_ids=(0, 1))
-    )
-    tokens, _ = branch(replies, 1)
-    ids = [1, 2, 3]
-    for token in tokens:
-        row = plain_logprobs(model, ids)[-1]
-        truth = torch.log_softmax(row[half], dim=-1)
-        assert token.top_logprobs == pytest.approx(dict(zip(half, truth.tolist(), strict=True)), abs=1e-4)
-        assert token.token == half[truth.argmax()]
-        assert token.logprobs.keys() == {0}
-        ids.append(token.token)
-
-
-def test_a_mask_outside_the_vocabulary_is_refused(engine):
-    (end,) = replies_of(engine, generate(1, allow=lmtp.pack_mask([256, 300])))
-    assert "allow holds no id of this model's vocabulary" in end.error
-
-
-def test_what_a_batch_shares_makes_no_difference(engine):
-    prompt = tuple(range(1, 60))
-    operations = [generate(i, (*prompt, i), max_tokens=4, allow=lmtp.pack_mask(range(0, 250, 3))) for i in range(3)]
-    assert "DEFINE" in lmtp.serialize_batch(operations)
-    together = replies_of(engine, *operations)
-    for i, operation in enumerate(operations):
-        assert drawn(replies_of(engine, operation), i, 0) == drawn(together, i, 0)
-
-
-def test_a_1_0_stream_is_told_the_same_beside_streams_of_1_1(engine):
-    plain = lmtp.Generate(prompt=(1, 2, 3), stream_id=1, max_tokens=6, top_logprobs=3)
-    score = lmtp.Score(prompt=(1,), scored=(2, 3), stream_id=2)
-    alone = lines_of(engine, plain, score)
-    mixed = lines_of(engine, plain, generate(5, n=2), score, generate(6, (4,), stop=((1,),)))
-    assert {line.split(" ", 1)[0] for line in alone} == {"TOKEN"}
-
-    def told(lines, stream_id):
-        payloads = [json.loads(line.split(" ", 1)[1]) for line in lines]
-        return [[*payload, payload["token"]] for payload in payloads if payload["stream_id"] == stream_id]
-
-    for stream_id in (1, 2):
-        assert told(mixed, stream_id) == told(alone, stream_id)
-        assert not any("index" in fields for fields in told(mixed, stream_id))
-
-
 def test_the_tokenizer_is_sent(engine, tokenizer):
     answer, again = replies_of(
         engine, lmtp.GetTokenizer(stream_id=1), lmtp.GetTokenizer(stream_id=2), tokenizer=tokenizer
@@ -370,7 +222,7 @@ def test_model_info_says_which_versions_and_features_there_are(engine):
     (info,) = replies_of(engine, ["MODEL_INFO", {"stream_id": 1}])
     told = info.model_info
     assert told["lmtp"] == "1.1"
-    assert {"allow", "n", "options", "stop", "cancel", "deadline_ms"} <= set(told["features"])
+    assert {"allow", "constraint", "n", "options", "stop", "cancel", "deadline_ms"} <= set(told["features"])
     assert told["versions"]["torch"] == torch.__version__
     assert told["tokenizer"].startswith("sha256:")
     assert (told["vocab_size"], told["eos_ids"], told["bos_id"]) == (256, [], None)

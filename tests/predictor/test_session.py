@@ -11,7 +11,7 @@ from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
 
-from ..engine.models import engine_over, plain_logprobs, tiny_llama
+from ..engine.models import engine_over, tiny_llama
 from .scripted import ScriptedEngine
 
 
@@ -47,26 +47,6 @@ def generate(stream_id, prompt=(1, 2, 3), **fields):
     return ["GENERATE", {"prompt": list(prompt), "stream_id": stream_id, **fields}]
 
 
-def test_a_batch_of_several_operations_interleaves_and_each_stream_is_whole(model, engine):
-    items = items_of(
-        engine,
-        generate(1, max_tokens=4, top_logprobs=2),
-        ["SCORE", {"prompt": [5], "scored": [6, 7], "stream_id": 2}],
-        generate(3, (9, 8), max_tokens=2, logit_bias={"17": 100}),
-    )
-    first, scores, masked = (stream(items, stream_id) for stream_id in (1, 2, 3))
-    plain = plain_logprobs(model, [1, 2, 3, *(item["token"] for item in first)])
-    assert [item["logprob"] for item in first] == pytest.approx(
-        [plain[2 + i, item["token"]].item() for i, item in enumerate(first)], abs=1e-4
-    )
-    assert [item["finish_reason"] for item in first] == [None, None, None, "length"]
-    assert all(str(item["token"]) in item["top_logprobs"] for item in first)
-    assert [item["token"] for item in scores] == [6, 7]
-    assert all("top_logprobs" not in item for item in scores)
-    assert [item["token"] for item in masked] == [17, 17]
-    assert {verb for verb, _ in items} == {"TOKEN"}
-
-
 def test_every_chunk_holds_whole_lines(engine):
     for chunk in chunks_of(engine, generate(1, max_tokens=5), generate(2, max_tokens=5)):
         assert chunk.endswith("\n")
@@ -79,25 +59,6 @@ def test_model_info_describes_the_model(engine):
     assert (verb, payload["stream_id"]) == ("MSG", 9)
     info = payload["model_info"]
     assert (info["model"], info["vocab_size"], info["max_context"], info["layers"]) == ("tiny", 199, 128, 3)
-
-
-@pytest.mark.parametrize(
-    ("operation", "words"),
-    [
-        (generate(4, ()), "empty"),
-        (generate(4, (500,)), "500"),
-        (generate(4, max_tokens=0), "max_tokens"),
-        (generate(4, temperature=-1), "temperature"),
-        (["SCORE", {"prompt": [1], "scored": [], "stream_id": 4}], "scored"),
-        (["SING", {"stream_id": 4}], "SING"),
-    ],
-)
-def test_a_bad_operation_ends_its_own_stream_only(engine, operation, words):
-    items = items_of(engine, generate(1, max_tokens=3), operation, generate(2, max_tokens=3))
-    (error,) = stream(items, 4)
-    assert words in error["error"]
-    for stream_id in (1, 2):
-        assert stream(items, stream_id)[-1]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "{}", "[]", '[["GENERATE"]', "[[1, 2]]"])

@@ -6,6 +6,7 @@ import pytest
 
 from cogsmith.config.model import Model
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 from cogsmith.workdir.memory import estimate
 
 LLAMA_8B = {
@@ -29,12 +30,23 @@ def model(**settings: object) -> Model:
         ({"output_precision": "fp32"}, 16_000),
         ({"output_precision": "bf16"}, 16_000),
         ({"model_args": {"dtype": "float32"}}, 32_000),
-        ({"model_args": {"load_in_8bit": True}}, 8_100),
-        ({"model_args": {"load_in_4bit": True}}, 4_500),
+        ({"quant": Quant(bits=8)}, 8_100),
+        ({"quant": Quant(bits=8, finetunable=True)}, 16_000),
+        ({"quant": Quant(bits=4)}, 4_130),
+        ({"quant": Quant(bits=4, double=False)}, 4_500),
+        ({"quant": Quant(bits=4, double=False), "model_args": {"dtype": "float32"}}, 4_500),
     ],
 )
 def test_weights(settings, weights):
     assert estimate(model(**settings), 16_000, 8_000, None).weights == weights
+
+
+def test_embeddings_and_head_keep_their_bits():
+    shape = {"vocab_size": 100, "hidden_size": 20, "tie_word_embeddings": False}
+    quantised = model(quant=Quant(bits=4, double=False))
+    assert estimate(quantised, 16_000, 8_000, shape).weights == 2 * 4_000 + 4_000 * 4.5 / 8
+    tied = estimate(quantised, 16_000, 8_000, {**shape, "tie_word_embeddings": True})
+    assert (tied.weights, tied.unquantised) == (2 * 2_000 + 6_000 * 4.5 / 8, 16_000)
 
 
 def test_unknown_parameters_fall_back_to_the_files():

@@ -8,15 +8,24 @@ import pytest
 import tomli
 
 from cogsmith.config.model import Model
+from cogsmith.quant import Quant
 from cogsmith.workdir import pins
 
 PROJECT = tomli.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-PINNED = {
-    line.partition("==")[0]: line
-    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    for line in lines
-}
-ALWAYS = ["accelerate", "jinja2", "msgspec", "numpy", "safetensors", "tokenizers", "torch", "transformers"]
+VLLM = {line.partition("==")[0]: line for line in PROJECT["optional-dependencies"]["vllm"]}
+OTHERS = [lines for extra, lines in PROJECT["optional-dependencies"].items() if not extra.startswith("vllm")]
+PINNED = {line.partition("==")[0]: line for lines in (PROJECT["dependencies"], *OTHERS) for line in lines}
+ALWAYS = [
+    "accelerate",
+    "jinja2",
+    "llguidance",
+    "msgspec",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+]
 
 
 def of(**settings: object) -> tuple[str, ...]:
@@ -29,18 +38,27 @@ def test_pins_are_those_of_pyproject():
 
 
 @pytest.mark.parametrize(
-    ("model_args", "bits"),
+    ("settings", "shape", "needed"),
     [
-        ({"load_in_4bit": True}, 4),
-        ({"load_in_8bit": True}, 8),
-        ({"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}, 4),
-        ({"load_in_4bit": False}, None),
-        ({"dtype": "bfloat16"}, None),
+        ({"quant": Quant(bits=4)}, None, True),
+        ({"quant": Quant(bits=8, at="load")}, {}, True),
+        ({"model_args": {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}}, None, True),
+        ({}, {"quantization_config": {"load_in_8bit": True, "quant_method": "bitsandbytes"}}, True),
+        ({}, {"quantization_config": {"bits": 4, "quant_method": "gptq"}}, False),
+        ({"model_args": {"dtype": "bfloat16"}}, {"model_type": "llama"}, False),
     ],
 )
-def test_quantised_models_need_bitsandbytes(model_args, bits):
-    assert pins.quantised_bits(model_args) == bits
-    assert (PINNED["bitsandbytes"] in of(model_args=model_args)) == (bits is not None)
+def test_bitsandbytes_is_there_where_weights_are_quantised_or_come_so(settings, shape, needed):
+    lines = pins.requirements(Model("tiny", "hf:org/repo", **settings), shape)
+    assert (PINNED["bitsandbytes"] in lines) == needed
+
+
+def test_vllm_comes_with_the_transformers_that_it_is_for():
+    lines = of(engine="vllm")
+    assert {VLLM["vllm"], VLLM["torch"], VLLM["transformers"], PINNED["msgspec"]} <= set(lines)
+    assert VLLM["transformers"] != PINNED["transformers"]
+    assert PINNED["transformers"] not in lines
+    assert PINNED["accelerate"] not in lines
 
 
 def test_the_models_own_requirements_win():

@@ -14,6 +14,7 @@ import cogsmith
 from cogsmith import manifest
 from cogsmith.config.model import CogSettings, Model, Project
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 from cogsmith.workdir import signature
 from cogsmith.workdir.render import digest, render, templates_folder
 
@@ -107,6 +108,7 @@ def test_only_what_travels_is_copied():
         "detokenize.py",
         "errors.py",
         "manifest.py",
+        "quant.py",
         "engine",
         "lmtp",
         "predictor",
@@ -126,6 +128,8 @@ def test_same_inputs_same_digest_and_every_input_counts():
         of(model_args={"a": 1}),
         of(limits=Limits(max_queue=1)),
         of(requirements=("x==1",)),
+        of(quant=Quant(bits=4)),
+        of(quant=Quant(bits=4, at="load")),
     ]
     assert len(set(variants)) == len(variants)
 

@@ -52,7 +52,8 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps([_plan_facts(plan) for plan in plans]))
         return
-    table = Table("model", "state", "to fetch", "in the image", "parameters", "GPU memory", box=None, pad_edge=False)
+    columns = ("model", "state", "to fetch", "in the image", "parameters", "weights", "GPU memory")
+    table = Table(*columns, box=None, pad_edge=False)
     for plan in plans:
         table.add_row(
             plan.model.name,
@@ -60,6 +61,7 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             format_bytes(plan.bytes_to_fetch),
             format_bytes(plan.image_bytes),
             _millions(plan.resolved.parameters),
+            _weights(plan),
             _memory(plan),
         )
     # As wide as it is, like every other line: in a pipe, rich would squeeze it into 80 columns and cut the names.
@@ -79,6 +81,9 @@ def _plan_facts(plan: Plan) -> dict[str, object]:
         "bytes_to_fetch": plan.bytes_to_fetch,
         "image_bytes": plan.image_bytes,
         "parameters": plan.resolved.parameters,
+        "quantization": None if plan.model.quant is None else str(plan.model.quant),
+        "unquantized_weights_bytes": plan.memory.unquantised,
+        "weights_bytes": plan.memory.weights,
         "gpu_memory_bytes": plan.memory.total,
         "changes": list(plan.changes),
     }
@@ -97,6 +102,11 @@ def _done(item: Built) -> str:
         return "unchanged"
     ways = ", ".join(f"{count} by {way}" for way, count in item.placed.items())
     return f"built, {format_bytes(item.plan.image_bytes)}" + (f" (weight files: {ways})" if ways else "")
+
+
+def _weights(plan: Plan) -> str:
+    before, after = format_bytes(plan.memory.unquantised), format_bytes(plan.memory.weights)
+    return after if plan.model.quant is None else f"{before} -> {after} ({plan.model.quant})"
 
 
 def _memory(plan: Plan) -> str:

@@ -16,7 +16,7 @@ from cogsmith.cli.console import err, out
 from cogsmith.cli.endpoints import AccessToken, AsJson, Deadline, Endpoint, ModelName, TokenizerPath, connection
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.generation import Outcome, Prompt, Row, Show, generate
-from cogsmith.cli.inputs import read_messages, read_prompts
+from cogsmith.cli.inputs import read_constraint, read_messages, read_prompts
 from cogsmith.client import Token
 from cogsmith.client.options import GenerateOptions
 from cogsmith.client.tokenizer import ClientTokenizer
@@ -50,6 +50,14 @@ def command(
         int | None, typer.Option(help="Makes draws repeatable. By default 42, where the server can.", min=0)
     ] = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="Texts that end a continuation.")] = None,
+    regex: Annotated[str | None, typer.Option(help="A regular expression that the whole continuation matches.")] = None,
+    json_schema: Annotated[
+        str | None, typer.Option(help="A JSON schema that the continuation keeps to: JSON, or a file of it.")
+    ] = None,
+    lark: Annotated[
+        str | None, typer.Option(help="A grammar that the continuation keeps to: Lark, or a file of it.")
+    ] = None,
+    choice: Annotated[list[str] | None, typer.Option("--choice", help="Texts, of which it is one.")] = None,
     n: Annotated[int, typer.Option("--n", help="Continuations of each prompt.", min=1, max=128)] = 1,
     stream: Annotated[bool, typer.Option("--stream", help="Print a single prompt's text while it comes.")] = False,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="List each token with its log-probability.")] = False,
@@ -79,6 +87,8 @@ def command(
         options["seed"] = seed
     if stop:
         options["stop"] = stop
+    if constraint := read_constraint(regex, json_schema, lark, choice):
+        options["constraint"] = constraint
     if deadline is not None:
         options["deadline"] = deadline
     show = _printer(_opening(asked[0])) if stream else None

@@ -65,7 +65,7 @@ async def generate(
         encoded = time.perf_counter()
         generations, first = await _run(client, prompt_ids, options, show)
         generated = time.perf_counter()
-        rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer))
+        rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer, info.get("eos_ids")))
         decoded = time.perf_counter()
     report = Report(
         input_tokens=[without_padding(row.prompt_ids, tokenizer.pad_id) for row in rows],
@@ -128,14 +128,16 @@ def _rows(
     prompt_ids: Sequence[tuple[int, ...]],
     generations: Sequence[Generation],
     tokenizer: ClientTokenizer,
+    eos_ids: Sequence[int] | None,
 ) -> Iterator[Row]:
     for prompt, ids, generation in zip(prompts, prompt_ids, generations, strict=True):
         for index, branch in enumerate(generation.branches):
-            yield Row(prompt, ids, index, branch, _text(ids, branch, tokenizer))
+            yield Row(prompt, ids, index, branch, _text(ids, branch, tokenizer, eos_ids))
 
 
-def _text(prompt_ids: Sequence[int], branch: Branch, tokenizer: ClientTokenizer) -> str:
-    ids = branch.ids[:-1] if branch.finish_reason == "stop" else branch.ids
+def _text(prompt_ids: Sequence[int], branch: Branch, tokenizer: ClientTokenizer, eos_ids: Sequence[int] | None) -> str:
+    ends = branch.finish_reason == "stop" and (eos_ids is None or branch.ids[-1] in eos_ids)
+    ids = branch.ids[:-1] if ends else branch.ids
     # Decoded after its prompt: by itself, some tokenizers would drop a space before the first word.
     text = tokenizer.decode([*prompt_ids, *ids])[len(tokenizer.decode(prompt_ids)) :]
     return text.partition(branch.stop)[0] if isinstance(branch.stop, str) else text

@@ -53,6 +53,24 @@ def read_messages(value: str) -> list[dict[str, Any]]:
     return messages
 
 
+def read_constraint(
+    regex: str | None, json_schema: str | None, lark: str | None, choice: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the constraint that the options name, empty for none; schema and grammar as text or from a file of it.
+
+    Raises typer's usage error for several, UserError for a file that cannot be read.
+    """
+    named: dict[str, Any] = {"regex": regex, "json_schema": json_schema, "lark": lark, "choice": choice or None}
+    given = {kind: value for kind, value in named.items() if value is not None}
+    if len(given) > 1:
+        raise typer.BadParameter("give one of --regex, --json-schema, --lark and --choice TEXT...")
+    if json_schema is not None:
+        return {"json_schema": json_schema if json_schema.lstrip().startswith("{") else _read(Path(json_schema))}
+    if lark is not None:
+        return {"lark": lark if ":" in lark and not Path(lark).is_file() else _read(Path(lark))}
+    return given
+
+
 def parse_ids(option: str, value: str) -> tuple[int, ...]:
     """Return the token ids in `value`, separated by commas or spaces. Raises typer's usage error for `option`."""
     if not _IDS.fullmatch(value.strip()):

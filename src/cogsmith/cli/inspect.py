@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from cogsmith.cli import folders
 from cogsmith.cli.console import out
 from cogsmith.cli.extras import with_extras
 from cogsmith.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from cogsmith.engine.description import Description
 
 
 def command(
@@ -31,7 +34,7 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
         raise MissingExtra("engine", "Inspecting a model") from None
     folder = folders.find(name)
     settings = manifest.read(folder)
-    description = describe(folder / settings.checkpoint, settings.model_args)
+    description = describe(folder / settings.checkpoint, settings.model_args, settings.quant)
     facts = asdict(description)
     module_tree = facts.pop("tree")
     if as_json:
@@ -41,6 +44,12 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     out.print(f"{settings.name}  from {settings.source}", markup=False)
     for key, value in facts.items():
         out.print(f"  {key}={value}", markup=False)
-    out.print(f"  Memory footprint: {description.footprint_bytes / 1e6:,.1f} MB", markup=False)
+    out.print(f"  Memory footprint: {_footprint(description)}", markup=False)
     if tree:
         out.print(module_tree, markup=False)
+
+
+def _footprint(description: Description) -> str:
+    before, after = description.footprint_bytes, description.quantized_footprint_bytes
+    text = f"{before / 1e6:,.1f} MB"
+    return text if after is None else f"{text} -> {after / 1e6:,.1f} MB quantised"

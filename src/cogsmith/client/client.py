@@ -150,7 +150,7 @@ class AsyncClient:
     def _text(self, tokens: Stream, options: GenerateOptions) -> TextStream:
         given = options.get("stop", ())
         stops = [given] if isinstance(given, str) else [stop for stop in given if isinstance(stop, str)]
-        return TextStream(tokens, self._handshake.tokenizer, stops, options.get("min_tokens", 0))
+        return TextStream(tokens, self._handshake, stops, options.get("min_tokens", 0))
 
     async def _encoded(self, prompt: Prompt, options: Sequence[Prompt]) -> list[Sequence[int]]:
         """Turn a prompt and what may follow it into ids; what is ids already stays as it is."""

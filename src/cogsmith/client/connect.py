@@ -81,6 +81,8 @@ def connect(
     transport: Transport
     if isinstance(place, LocalFolder):
         try:
+            import torch  # noqa: F401  # both engines need it; the model itself is loaded by the first prediction
+
             from cogsmith.client.local import LocalTransport
         except ImportError as error:
             raise MissingExtra("engine", "Running a model in this process") from error

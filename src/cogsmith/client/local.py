@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cogsmith
 from cogsmith import manifest
 from cogsmith.client.once import Once
-from cogsmith.engine.loader import LoadedModel, load
-from cogsmith.engine.transformers_engine import TransformersEngine
+from cogsmith.engine.base import Engine
+from cogsmith.engine.open import open_engine
 from cogsmith.errors import EndpointError, PredictionFailed
 from cogsmith.lmtp import AnyOperation, serialize_batch
-from cogsmith.manifest import Limits
+from cogsmith.manifest import Limits, Manifest
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
@@ -28,7 +29,7 @@ _MAX_PREDICTIONS = 64
 class _Served:
     """A model that runs."""
 
-    engine: TransformersEngine
+    engine: Engine
     tokenizer: Any
     limits: Limits
 
@@ -46,7 +47,7 @@ class LocalTransport:
         self._model_args = model_args
         self._threads = ThreadPoolExecutor(_MAX_PREDICTIONS, thread_name_prefix="local-prediction")
         self._served = Once(self._serve)
-        self._engines: list[TransformersEngine] = []
+        self._engines: list[Engine] = []
 
     async def run(self, operations: Sequence[AnyOperation]) -> AsyncGenerator[str]:
         """Run the operations as one prediction: see `Transport`."""
@@ -79,22 +80,23 @@ class LocalTransport:
 
     async def _serve(self) -> _Served:
         try:
-            loaded, limits = await asyncio.to_thread(_load, self._folder, self._model_args)
+            served = await asyncio.to_thread(_open, self._folder, self._model_args)
         except (OSError, ValueError) as error:
             raise EndpointError(
                 f"{self._folder} cannot be loaded: {error}", fix="give a work directory or a checkpoint folder"
             ) from error
-        engine = TransformersEngine(loaded, limits)
-        self._engines.append(engine)
-        return _Served(engine, loaded.tokenizer, limits)
+        self._engines.append(served.engine)
+        return served
 
 
-def _load(folder: Path, model_args: Mapping[str, Any]) -> tuple[LoadedModel, Limits]:
-    if not (folder / manifest.FILE_NAME).is_file():
-        return load(folder, model_args, name=folder.name), Limits()
-    settings = manifest.read(folder)
-    arguments = {**manifest.model_args(settings, os.environ), **model_args}
-    return load(folder / settings.checkpoint, arguments, name=settings.name), settings.limits
+def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
+    if (folder / manifest.FILE_NAME).is_file():
+        settings = manifest.read(folder)
+        model_args = {**manifest.model_args(settings, os.environ), **model_args}
+    else:
+        settings = Manifest(name=folder.name, source=str(folder), cogsmith=cogsmith.__version__, checkpoint=".")
+    engine, tokenizer = open_engine(settings, folder / settings.checkpoint, model_args)
+    return _Served(engine, tokenizer, settings.limits)
 
 
 def _run(session: Session, batch: str, put: Callable[[str | Exception | None], None]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from cogsmith.lmtp import Allow
+from cogsmith.lmtp import Allow, Constraint
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -29,6 +29,8 @@ class GenerateOptions(TypedDict, total=False):
     """Added to the logits, by token id."""
     allow: Allow | Iterable[int]
     """The only ids that may be sampled; `lmtp.pack_mask(ids)` for a mask that is used often."""
+    constraint: Constraint | Mapping[str, Any]
+    """What the continuation must be: one of `regex`, `json_schema` (object or text), `lark` and `choice` (texts)."""
     stop: str | Sequence[str | Sequence[int]]
     """Texts and sequences of ids that end a continuation. The token that completes one still comes."""
     min_tokens: int

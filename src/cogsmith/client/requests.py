@@ -13,7 +13,8 @@ import msgspec
 
 from cogsmith.client.options import GenerateOptions, ScoreOptions
 from cogsmith.errors import InternalError, RequestError, RequestRejected
-from cogsmith.lmtp import Allow, ExtendedGenerate, ExtendedScore, pack_mask
+from cogsmith.lmtp import Allow, Constraint, ExtendedGenerate, ExtendedScore, pack_mask
+from cogsmith.lmtp.extended import CONSTRAINT_FORMS
 from cogsmith.lmtp.payload import dump_payload, parse_payload
 
 P = TypeVar("P")
@@ -30,6 +31,8 @@ def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str
         fields["stop"] = _stops(fields["stop"])
     if "allow" in fields:
         fields["allow"] = _mask(fields["allow"])
+    if "constraint" in fields:
+        fields["constraint"] = _constraint(fields["constraint"])
     if "logit_bias" in fields:
         fields["logit_bias"] = _bias(fields["logit_bias"])
     return _checked(ExtendedGenerate(prompt=_ids("prompt", prompt), model=model, stream_id=0, **fields))
@@ -98,6 +101,13 @@ def _mask(given: Allow | Iterable[int]) -> Allow:
         return given if isinstance(given, Allow) else pack_mask(_ids("allow", given))
     except RequestError as error:
         raise RequestRejected(error.message, fix=error.fix) from error
+
+
+def _constraint(given: Constraint | Mapping[str, Any]) -> Constraint:
+    try:
+        return given if isinstance(given, Constraint) else msgspec.convert(given, Constraint)
+    except msgspec.ValidationError as error:
+        raise RequestRejected(f"constraint is {given!r:.80}: {error}", fix=f"give {CONSTRAINT_FORMS}") from error
 
 
 def _bias(given: Mapping[int, float]) -> Mapping[int, float]:

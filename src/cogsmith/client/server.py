@@ -43,6 +43,12 @@ class Server:
         return size if isinstance(size, int) else None
 
     @property
+    def eos_ids(self) -> frozenset[int] | None:
+        """The ids that end a text; None where it does not say."""
+        ids = self.facts.get("eos_ids")
+        return frozenset(ids) if isinstance(ids, list) else None
+
+    @property
     def limits(self) -> BatchLimits:
         """How much it takes in one batch; what it does not say is as our own server has it."""
         said = self.facts.get("limits")

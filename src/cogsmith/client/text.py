@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
+from cogsmith.client.handshake import Handshake
 from cogsmith.client.results import Token
 from cogsmith.client.stream import Stream
-from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.detokenize import StopStrings, TextDecoder
 from cogsmith.errors import RequestRejected
 
@@ -15,11 +15,10 @@ from cogsmith.errors import RequestRejected
 class TextStream:
     """Iterate over it for pieces of text. Closing it before its end cancels the call. `tokens` is what it reads."""
 
-    def __init__(
-        self, tokens: Stream, tokenizer: Callable[[], Awaitable[ClientTokenizer]], stops: Sequence[str], min_tokens: int
-    ) -> None:
+    def __init__(self, tokens: Stream, handshake: Handshake, stops: Sequence[str], min_tokens: int) -> None:
         self.tokens = tokens
-        self._tokenizer = tokenizer
+        self._handshake = handshake
+        self._eos_ids: frozenset[int] | None = None
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
         self._decoder: TextDecoder | None = None
@@ -40,7 +39,8 @@ class TextStream:
         """Return the next piece, at least a character. Raises what the tokens raise."""
         async for token in self.tokens:
             if self._decoder is None:
-                self._decoder = TextDecoder((await self._tokenizer()).decode, self.tokens.prompt)
+                self._decoder = TextDecoder((await self._handshake.tokenizer()).decode, self.tokens.prompt)
+                self._eos_ids = (await self._handshake.server()).eos_ids
             if piece := self._push(self._decoder, token):
                 return piece
         if self._decoder is not None and (rest := self._shown(self._decoder.flush()) + self._stops.flush()):
@@ -58,7 +58,8 @@ class TextStream:
     def _push(self, decoder: TextDecoder, token: Token) -> str:
         self._num_tokens += 1
         # An end token has no text for a reader, even where the tokenizer does not call it special.
-        return "" if token.finish_reason == "stop" else self._shown(decoder.push(token.token))
+        ends = token.finish_reason == "stop" and (self._eos_ids is None or token.token in self._eos_ids)
+        return "" if ends else self._shown(decoder.push(token.token))
 
     def _shown(self, text: str) -> str:
         return self._stops.push(text, armed=self._num_tokens > self._min_tokens)

@@ -6,11 +6,12 @@ wrong with a single key is said elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cogsmith.config import uri
+from cogsmith import quant
+from cogsmith.config import engines, uri
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding, Refusal, show
 from cogsmith.config.model import WORK, CogSettings
@@ -23,6 +24,7 @@ def check(section: Section, root: Path) -> Iterator[Finding]:
     yield from _revision(section)
     yield from _local_path(section, root)
     yield from _quantisation(section)
+    yield from engines.check(section)
     yield from _python(section)
     yield from _limits(section)
 
@@ -79,12 +81,23 @@ def _local_path(section: Section, root: Path) -> Iterator[Finding]:
 
 
 def _quantisation(section: Section) -> Iterator[Finding]:
-    if section.get("config", "load_in_4bit") is True and section.get("config", "load_in_8bit") is True:
-        yield Finding(
-            section.origin("config", "load_in_8bit"),
-            "config.load_in_4bit and config.load_in_8bit are both true",
-            "set one of them to false",
-        )
+    own, arguments = _table(section, "quant"), _table(section, "config")
+    faults = quant.upstream_faults(arguments)
+    faults += quant.contradictions(own, {key: f"quant.{key}" for key in own})
+    ways = [*(["quant"] if own else []), *[f"config.{key}" for key in quant.UPSTREAM if arguments.get(key)][:1]]
+    ways += ["config.quantization_config"] if arguments.get("quantization_config") else []
+    if len(ways) > 1:
+        faults.append(quant.Fault(ways[-1], f"{ways[0]} and {ways[-1]} both say how to quantise", "keep one of them"))
+    if own.get("require_cuda") is True and section.get("cog", "gpu") is False:
+        message = "quant.require_cuda is true, and cog.gpu = false gives the container no GPU"
+        faults.append(quant.Fault("quant.require_cuda", message, "change one of the two"))
+    for fault in faults:
+        yield Finding(section.origin(*fault.key.split(".", 1)), fault.message, fault.fix)
+
+
+def _table(section: Section, key: str) -> Mapping[str, Any]:
+    table = section.get(key)
+    return table if isinstance(table, dict) else {}
 
 
 def _python(section: Section) -> Iterator[Finding]:

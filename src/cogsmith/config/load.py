@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from cogsmith import quant
 from cogsmith.config import uri
 from cogsmith.config.document import Document, Section, parse
 from cogsmith.config.model import EXAMPLE, CogSettings, Model, Project
@@ -64,9 +65,13 @@ def _model(section: Section, root: Path) -> Model:
         format=raw.format,
         output_precision=raw.output_precision,
         allow_pickle=raw.allow_pickle,
-        model_args=raw.config,
+        model_args=quant.without_upstream(raw.config),
+        quant=quant.complete(raw.quant.given()) or quant.from_upstream(raw.config),
         limits=msgspec.convert(raw.limits.model_dump(), Limits),
         cog=_cog(raw.cog),
+        engine=raw.engine,
+        vllm=raw.vllm,
+        prepack=raw.prepack,
         requirements=tuple(raw.requirements),
         line=section.positions.line(("models", section.name)) or 0,
     )

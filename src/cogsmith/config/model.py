@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Format = Literal["auto", "hf", "gguf"]
+EngineName = Literal["transformers", "vllm"]
 
 EXAMPLE = "config.toml.example"
 """The commented config to start from."""
@@ -40,7 +42,8 @@ class Model:
 
     `source` holds canonical URIs (`hf:ORG/REPO`, `hf:ORG/REPO/FILE.gguf`, `path:/absolute/folder`,
     `pypi:PACKAGE==VERSION`); the upstream keys `huggingface.repo` and `.version` are folded into `source` and
-    `revision`. `model_args` is the config's `config.*`, unchanged. `line` is where the section begins.
+    `revision`, those of quantisation (`config.load_in_4bit`, …) into `quant`. `model_args` is the rest of `config.*`,
+    unchanged. `vllm` holds options in vLLM's own words. `line` is where the section begins.
     """
 
     name: str
@@ -52,6 +55,10 @@ class Model:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     cog: CogSettings = field(default_factory=CogSettings)
+    quant: Quant | None = None
+    engine: EngineName = "transformers"
+    vllm: Mapping[str, Any] = field(default_factory=dict)
+    prepack: bool | None = None
     requirements: tuple[str, ...] = ()
     line: int = 0
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cogsmith.config import rules, uri
-from cogsmith.config.model import CogSettings, Format, Precision
+from cogsmith.config.model import CogSettings, EngineName, Format, Precision
 from cogsmith.manifest import Limits
+from cogsmith.quant import When
 
 _LIMITS = Limits()
 _COG = CogSettings()
@@ -50,6 +51,11 @@ class RawLimits(_Table):
     max_queue: PositiveInt = Field(
         default=_LIMITS.max_queue, description="Operations that may wait for a row; one more is refused."
     )
+    kv_cache_bytes: PositiveInt | None = Field(
+        default=_LIMITS.kv_cache_bytes,
+        description="Memory for keys and values, those that are kept for later texts included. Left out: room for "
+        "twice all rows' whole contexts, within 85 % of a GPU's free memory or a quarter of a machine's.",
+    )
     max_context: PositiveInt | None = Field(
         default=_LIMITS.max_context,
         description="Tokens of prompt plus continuation. Left out: what the model was trained for.",
@@ -85,6 +91,66 @@ class RawCog(_Table):
     )
 
 
+class RawQuant(_Table):
+    """Weights in fewer bits, by bitsandbytes."""
+
+    bits: Literal[4, 8] | None = Field(
+        default=None,
+        description="Bits that a linear layer's weight takes. Left out, like all of `quant`: weights stay as they are. "
+        "`config.load_in_4bit = true` and `config.load_in_8bit = true` mean the same.",
+    )
+    preset: Literal["curated-4bit", "curated-8bit", "lmql", "accessory"] | None = Field(
+        default=None,
+        description="Another program's settings, in place of `bits`: `curated-4bit` (fp4, double, bf16), "
+        "`curated-8bit` (outliers from 6.0), `lmql` (nf4, double), `accessory` (nf4, single, bf16). "
+        "Further keys win over it.",
+    )
+    at: When | None = Field(
+        default=None,
+        description="`build`: the work directory holds quantised weights. `load`: the server quantises them whenever "
+        "it starts. Left out: `build`, where that is possible.",
+    )
+    type: Literal["nf4", "fp4"] | None = Field(
+        default=None, description="4 bits: the sixteen values that there are. Left out: `nf4`."
+    )
+    double: bool | None = Field(
+        default=None, description="4 bits: whether the scales are quantised too. Left out: `true`."
+    )
+    compute_dtype: Literal["fp32", "fp16", "bf16", "float32", "float16", "bfloat16"] | None = Field(
+        default=None,
+        description="4 bits: the type that layers compute in. Left out: the one that the model is loaded in.",
+    )
+    storage: Literal["uint8", "int8", "fp32", "fp16", "bf16", "float32", "float16", "bfloat16", "float64"] | None = (
+        Field(default=None, description="4 bits: the type that packed values are stored as. Left out: `uint8`.")
+    )
+    outlier_threshold: NonNegativeFloat | None = Field(
+        default=None,
+        description="8 bits: activations are rounded to 8 bits too, but for values beyond this (LLM.int8(), whose own "
+        "value is 6.0). Rows then run one by one. Left out: activations stay as they are.",
+    )
+    finetunable: bool | None = Field(
+        default=None,
+        description="8 bits: the weights keep their own type and are quantised in every forward pass. "
+        "Left out: `false`.",
+    )
+    skip_modules: list[str] | None = Field(
+        default=None,
+        description="Modules that stay as they are, besides embeddings and output head: names, or patterns.",
+    )
+    fp32_cpu_offload: bool | None = Field(
+        default=None,
+        description="Whether modules that `config.device_map` puts on the CPU stay unquantised there. "
+        "Left out: `false`.",
+    )
+    require_cuda: bool | None = Field(
+        default=None, description="Whether the server refuses to start without a GPU. Left out: `false`."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """What is there, by its key."""
+        return self.model_dump(exclude_none=True)
+
+
 class RawModel(_Table):
     """One `[models.NAME]` section, or `[defaults]`."""
 
@@ -113,11 +179,26 @@ class RawModel(_Table):
     )
     limits: RawLimits = Field(default_factory=RawLimits, description="What one server grants.")
     cog: RawCog = Field(default_factory=RawCog, description="The container.")
+    quant: RawQuant = Field(default_factory=RawQuant, description="Weights in fewer bits.")
+    prepack: bool | None = Field(
+        default=None,
+        description="On a CPU: whether weights are laid out for oneDNN, which makes steps of few tokens 1.2 to 1.6 "
+        "times as fast. Left out: where that changes no result, as in bfloat16; in float32 sums come in another order.",
+    )
     requirements: list[Annotated[str, AfterValidator(rules.pinned_requirement)]] = Field(
         default=[], description='Further Python packages for the container, each pinned: `"NAME==VERSION"`.'
     )
     task: Literal["causal-lm"] = Field(default="causal-lm", description="What the model is for.")
-    engine: Literal["transformers"] = Field(default="transformers", description="What runs the model.")
+    engine: EngineName = Field(
+        default="transformers",
+        description="What runs the model: `transformers`, the engine of this project, or `vllm`, for large GPUs and "
+        "several of them.",
+    )
+    vllm: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Options of vLLM, by its names, such as `vllm.tensor_parallel_size = 2`. With `engine = "vllm"` '
+        "only.",
+    )
 
 
 class RawConfig(_Table):

@@ -49,9 +49,12 @@ def _wrong_value(message: str, value: Any, context: Mapping[str, Any]) -> tuple[
         case {"error": Refusal() as refusal}:
             return refusal.message, refusal.fix
         case {"expected": expected}:
-            return f"expected {expected}, got {show(value)}", f"write {expected}, in quotes"
+            quoted = ", in quotes" if "'" in expected else ""
+            return f"expected {expected}, got {show(value)}", f"write {expected}{quoted}"
         case {"gt": bound}:
             return f"expected a number above {bound:g}, got {show(value)}", f"write a number above {bound:g}"
+        case {"ge": bound}:
+            return f"expected {bound:g} or more, got {show(value)}", f"write a number from {bound:g} on"
         case _:
             return f"{message}, got {show(value)}", "write another value"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,8 +46,11 @@ class Engine(Protocol):
     def info(self) -> EngineInfo:
         """What this engine runs."""
 
-    def submit(self, request: Request, sink: Sink) -> Handle:
-        """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
+    def submit(self, request: Request, sink: Sink, *, client: Hashable = None) -> Handle:
+        """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full.
+
+        Requests of one `client`, such as a prediction, wait in turn; those of different ones take turns.
+        """
 
     def healthy(self) -> bool:
         """Whether requests are still being served."""

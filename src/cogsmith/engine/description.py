@@ -9,17 +9,24 @@ from typing import Any
 
 import torch
 
+from cogsmith.engine import quantization
 from cogsmith.engine.loader import asked_dtype, read_config, trusts_code
 from cogsmith.errors import UserError
+from cogsmith.quant import Quant
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A model's size and shape. `footprint_bytes` is what transformers' `get_memory_footprint` says of it."""
+    """A model's size and shape.
+
+    `footprint_bytes` is what transformers' `get_memory_footprint` says of it before quantisation;
+    `quantized_footprint_bytes` is what its weights take then, scales included. None where nothing quantises it.
+    """
 
     architecture: str
     n_params: int
     footprint_bytes: int
+    quantized_footprint_bytes: int | None
     dtype: str
     layers: int
     hidden_size: int
@@ -29,10 +36,11 @@ class Description:
     tree: str
 
 
-def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
-    """Describe the checkpoint in `folder` in its own dtype, before any quantisation that `model_args` asks for.
+def describe(folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None) -> Description:
+    """Describe the checkpoint in `folder`, in its own dtype unless `model_args` asks for another.
 
-    The model is built on torch's meta device, which has shapes and no memory.
+    The model is built on torch's meta device, which has shapes and no memory. Raises MissingExtra where it is quantised
+    and bitsandbytes is missing.
     """
     from transformers import AutoModelForCausalLM
 
@@ -40,17 +48,21 @@ def describe(folder: Path, model_args: Mapping[str, Any]) -> Description:
     dtype = _dtype(model_args, getattr(config, "dtype", None))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
+    _, quant = quantization.asked(model_args, quant)
+    settings = quantization.configuration(config, quant, str(dtype).removeprefix("torch."))
+    n_params, footprint = sum(parameter.numel() for parameter in model.parameters()), model.get_memory_footprint()
     shape = config.get_text_config()
     return Description(
         architecture=type(model).__name__,
-        n_params=sum(parameter.numel() for parameter in model.parameters()),
-        footprint_bytes=model.get_memory_footprint(),
+        n_params=n_params,
+        footprint_bytes=footprint,
+        quantized_footprint_bytes=None if settings is None else quantization.quantise_skeleton(model, settings),
         dtype=str(model.dtype).removeprefix("torch."),
         layers=getattr(shape, "num_hidden_layers", 0),
         hidden_size=getattr(shape, "hidden_size", 0),
         vocab_size=getattr(shape, "vocab_size", 0),
         context=getattr(shape, "max_position_embeddings", None),
-        quantization=_quantization(model_args),
+        quantization=_quantization(settings, quant),
         tree=str(model),
     )
 
@@ -67,6 +79,7 @@ def _dtype(model_args: Mapping[str, Any], own: Any) -> torch.dtype:
     return found
 
 
-def _quantization(model_args: Mapping[str, Any]) -> str | None:
-    bits = {"load_in_4bit": "4-bit at load", "load_in_8bit": "8-bit at load"}
-    return next((name for key, name in bits.items() if model_args.get(key)), None)
+def _quantization(settings: Any | None, quant: Quant | None) -> str | None:
+    if settings is None or quant is None:
+        return None if settings is None else f"{settings.quantization_method()}, as the weights came"
+    return f"{quant}, at {quant.at}"

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from cogsmith.detokenize import fingerprint
+from cogsmith.engine import quantization
 from cogsmith.engine.base import EngineInfo
-from cogsmith.engine.quantization import translate
+from cogsmith.quant import Quant
 
 # Configs name their longest text in many ways; the first that is there counts.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 # For models without a stated limit (ALiBi, state-space): a bound on memory, not on what they can do.
-_UNSTATED_CONTEXT = 32768
+UNSTATED_CONTEXT = 32768
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,12 @@ class LoadedModel:
     @property
     def eos_ids(self) -> frozenset[int]:
         """All ids that end a text: generation config, model config and tokenizer each may know some."""
-        ids: set[int] = set()
-        for holder in (self.model.generation_config, self.model.config.get_text_config(), self.tokenizer):
-            value = getattr(holder, "eos_token_id", None)
-            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
-        return frozenset(ids)
+        return eos_ids(self.model.generation_config, self.model.config.get_text_config(), self.tokenizer)
 
     @property
     def max_context(self) -> int | None:
         """Longest text the model was made for, in tokens; None where its config does not say."""
-        config = self.model.config.get_text_config()
-        return next((value for key in _CONTEXT_KEYS if (value := getattr(config, key, None))), None)
+        return stated_context(self.model.config)
 
     @property
     def has_recurrent_state(self) -> bool:
@@ -71,7 +67,7 @@ class LoadedModel:
 
     def info(self, *, runner: str, max_context: int | None) -> EngineInfo:
         """Describe the model; `max_context` is a limit from outside, never widening the model's own."""
-        stated = self.max_context or max_context or _UNSTATED_CONTEXT
+        stated = self.max_context or max_context or UNSTATED_CONTEXT
         config = self.model.config.get_text_config()
         parameter = next(self.model.parameters())
         return EngineInfo(
@@ -83,7 +79,7 @@ class LoadedModel:
             eos_ids=self.eos_ids,
             bos_id=getattr(self.tokenizer, "bos_token_id", None),
             parameters=self.model.num_parameters(),
-            footprint_bytes=self.model.get_memory_footprint(),
+            footprint_bytes=quantization.footprint_bytes(self.model),
             layers=getattr(config, "num_hidden_layers", 0),
             dtype=str(self.model.dtype).removeprefix("torch."),
             device=str(parameter.device),
@@ -96,8 +92,8 @@ class LoadedModel:
         )
 
 
-def load(folder: Path, model_args: Mapping[str, Any], *, name: str) -> LoadedModel:
-    """Load the checkpoint in `folder` with `from_pretrained(**model_args)`.
+def load(folder: Path, model_args: Mapping[str, Any], *, name: str, quant: Quant | None = None) -> LoadedModel:
+    """Load the checkpoint in `folder` with `from_pretrained(**model_args)`, quantised as `quant` says.
 
     On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
     is one that the CPU computes well. Either is overridden by `model_args`. Nothing is fetched from anywhere.
@@ -108,12 +104,15 @@ def load(folder: Path, model_args: Mapping[str, Any], *, name: str) -> LoadedMod
     config = read_config(folder, model_args)
     dtype = asked_dtype(model_args) or _best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    rest, quant = quantization.asked(model_args, quant)
     # bitsandbytes wants a dtype by name, where from_pretrained itself understands "auto".
-    quantized = translate(model_args, _best_dtype(config) if dtype == "auto" else dtype)
-    arguments = {**defaults, **quantized, "dtype": dtype, "local_files_only": True}
+    computes = _best_dtype(config) if dtype == "auto" else str(dtype).removeprefix("torch.")
+    quantized = quantization.arguments(config, quant, computes)
+    arguments = {**defaults, **rest, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
     model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
-    return LoadedModel(name, model, _load_tokenizer(folder, trust=trusts_code(model_args)))
+    quantization.prepare(model, quant, computes)
+    return LoadedModel(name, model, load_tokenizer(folder, trust=trusts_code(model_args)))
 
 
 def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:
@@ -121,6 +120,21 @@ def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder, trust_remote_code=trusts_code(model_args), local_files_only=True)
+
+
+def eos_ids(*holders: Any) -> frozenset[int]:
+    """Return all end tokens that the holders name, such as a generation config: an id each, or a list."""
+    ids: set[int] = set()
+    for holder in holders:
+        value = getattr(holder, "eos_token_id", None)
+        ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+    return frozenset(ids)
+
+
+def stated_context(config: Any) -> int | None:
+    """Return the longest text that a transformers config is for, in tokens; None where it does not say."""
+    config = config.get_text_config()
+    return next((value for key in _CONTEXT_KEYS if (value := getattr(config, key, None))), None)
 
 
 def trusts_code(model_args: Mapping[str, Any]) -> bool:
@@ -164,7 +178,8 @@ def _cpu_quota() -> int:
         return cores
 
 
-def _load_tokenizer(folder: Path, *, trust: bool) -> Any | None:
+def load_tokenizer(folder: Path, *, trust: bool) -> Any | None:
+    """Load the tokenizer of the checkpoint in `folder`, None where there is none; `trust` lets its own code run."""
     from transformers import AutoTokenizer
 
     if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").exists():

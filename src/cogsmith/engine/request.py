@@ -29,6 +29,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the whole continuation must be: the text of `kind`, or one of `choices`.
+
+    A regular expression in Rust's syntax, matched from end to end; a JSON schema as JSON text; a grammar in the dialect
+    of Lark that llguidance reads. An end token may come where the text is complete, and nothing else where nothing can
+    follow.
+    """
+
+    kind: Literal["regex", "json_schema", "lark", "choice"]
+    text: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """Continue `prompt` by up to `max_tokens` tokens.
 
@@ -38,6 +52,9 @@ class GenerateRequest:
     `allow` is a bitset of the only ids that may be drawn, that of id i being bit i % 8 of byte i // 8; it is hard: the
     others have probability 0, and log-probabilities are normalised over those allowed. The first `min_tokens` tokens
     are no end tokens, which are excluded in the same way, unless nothing else is allowed.
+
+    A `constraint` excludes in the same way what does not lead to a text that it allows. Tokens that it forces come with
+    log-probability 0.
     """
 
     prompt: tuple[int, ...]
@@ -48,6 +65,7 @@ class GenerateRequest:
     allow: bytes | None = None
     min_tokens: int = 0
     logprob_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,147 +2,137 @@
 
 Log-probabilities are `log_softmax(logits + bias)` in float32, after the penalties and before temperature, top_k and
 top_p: normalised over what a mask leaves, and the same at any temperature. Rows of one step may differ in everything.
+
+All rows of a step are worked on together, in a number of tensor operations that does not grow with theirs, and the
+host waits for the device once, to read the answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cogsmith.engine.answer import Answer, Wanted, read_answers
-from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
+from cogsmith.engine.answer import Answer, Results, Wanted, read_answers
+from cogsmith.engine.draw import Draw, choose
+from cogsmith.engine.masks import add_dense, exclude
+from cogsmith.engine.penalties import LARGEST, penalise_presence, penalise_repetition
+from cogsmith.engine.ranking import likeliest, padded
+from cogsmith.engine.request import GenerateRequest
+from cogsmith.engine.rules import Rules
 from cogsmith.engine.sequence import Sequence as TokenSequence
+from cogsmith.engine.transfer import to_device
 
-_NUCLEUS_CANDIDATES = 1024
-
-# A client may send any finite double; beyond this, float32 arithmetic would turn into infinities and NaN.
-_LARGEST = 1e30
+_WIDENING = 8
+"""How many times more ids are ranked for a nucleus that reaches beyond those there were."""
 
 
-def dense_bias(bias: Mapping[int, float], head_size: int) -> torch.Tensor | None:
-    """Spread a sparse bias over the model's head: float32 `[head_size]`, None for no bias.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A sequence, what it was asked, and what that means for the sampler."""
 
-    Ids beyond the head are ignored: a client's tokenizer may be larger. Made with numpy, so that a thread other
-    than the engine's can do it without opening a second pool of torch threads.
-    """
-    if not bias:
-        return None
-    ids = np.fromiter(bias.keys(), np.int64, len(bias))
-    values = np.fromiter(bias.values(), np.float64, len(bias)).clip(-_LARGEST, _LARGEST)
-    inside = ids < head_size
-    dense = np.zeros(head_size, np.float32)
-    dense[ids[inside]] = values[inside]
-    return torch.from_numpy(dense)
+    sequence: TokenSequence
+    request: GenerateRequest
+    rules: Rules
 
 
 def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size: int) -> list[Answer]:
     """Draw the next token of each row.
 
-    `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE; it may be overwritten.
+    `logits` is `[rows, head_size]`, row i of `sequences[i]`, whose requests are all GENERATE and have rules.
     Only ids below `vocab_size` are drawn or listed; the normalisation counts the whole head, as the model was trained,
     or what a mask leaves of it.
     """
-    requests = [_generate_request(sequence) for sequence in sequences]
-    scores = logits.float()
-    for row, sequence in zip(scores, sequences, strict=True):
-        _adjust(row, sequence)
+    rows = [_row(sequence) for sequence in sequences]
+    scores = padded(logits)
+    _penalise(scores, rows)
+    scores[:, : logits.shape[1]].clamp_(-LARGEST, LARGEST)
+    _mask(scores[:, : logits.shape[1]], rows)
     logprobs = torch.log_softmax(scores, dim=-1)
-    tokens = _choose(scores[:, :vocab_size], sequences, requests)
-    wanted = [Wanted(request.top_logprobs, request.logprob_ids) for request in requests]
-    return read_answers(logprobs, tokens, wanted, vocab_size)
+    scores[:, vocab_size:] = -math.inf
+    draws = [_draw(row, vocab_size) for row in rows]
+    wanted = [Wanted(row.request.top_logprobs, row.request.logprob_ids, row.rules.logprob_ids) for row in rows]
+    num_ranked = max(draw.num_ranked(vocab_size) for draw in draws)
+    return _answers(scores, logprobs, draws, wanted, vocab_size, num_ranked)
 
 
-def score(logits: torch.Tensor, targets: Sequence[int], request: ScoreRequest, vocab_size: int) -> list[Answer]:
+def score(logits: torch.Tensor, targets: Sequence[int], wanted: Sequence[Wanted], vocab_size: int) -> list[Answer]:
     """Return what the model says of `targets[i]` under `logits[i]`, `[targets, head_size]`, as it is, in float32."""
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    tokens = torch.tensor(targets, device=logits.device)
-    return read_answers(
-        logprobs, tokens, [Wanted(request.top_logprobs, request.logprob_ids)] * len(targets), vocab_size
-    )
+    scores = padded(logits)
+    logprobs = torch.log_softmax(scores, dim=-1)
+    scores[:, vocab_size:] = -math.inf
+    tokens = to_device(np.array(targets, np.int64)[:, None], logits.device)
+    most = min(max(want.top_logprobs for want in wanted), vocab_size)
+    listed = likeliest(scores, most).ids if most else tokens[:, :0]
+    always = torch.ones_like(tokens)
+    answers = read_answers(Results(logprobs, tokens, listed, always, always), wanted)
+    return [answer for answer in answers if answer]
 
 
-def _generate_request(sequence: TokenSequence) -> GenerateRequest:
-    if not isinstance(sequence.request, GenerateRequest):
-        raise TypeError("only GENERATE requests are sampled")
-    return sequence.request
+def _row(sequence: TokenSequence) -> _Row:
+    if not isinstance(sequence.request, GenerateRequest) or not isinstance(sequence.rules, Rules):
+        raise TypeError("only GENERATE requests with their rules are sampled")
+    return _Row(sequence, sequence.request, sequence.rules)
 
 
-def _adjust(scores: torch.Tensor, sequence: TokenSequence) -> None:
-    """Apply penalties, then bias, then masks, to one row in place."""
-    sampling = _generate_request(sequence).sampling
-    if sampling.repetition_penalty != 1.0:
-        seen = torch.tensor(list(set(sequence.tokens)), device=scores.device)
-        values, penalty = scores[seen], _bounded(sampling.repetition_penalty)
-        scores[seen] = torch.where(values < 0, values * penalty, values / penalty)
-    if sequence.generated and (sampling.presence_penalty or sampling.frequency_penalty):
-        ids = torch.tensor(list(sequence.generated), device=scores.device)
-        counts = torch.tensor(list(sequence.generated.values()), device=scores.device)
-        scores[ids] -= _bounded(sampling.presence_penalty) + _bounded(sampling.frequency_penalty) * counts
-    if sequence.bias is not None:
-        sequence.bias = sequence.bias.to(scores.device)  # once; the next step finds it there
-        scores += sequence.bias
-    scores.clamp_(-_LARGEST, _LARGEST)
-    if sequence.banned is not None:
-        sequence.banned.apply(scores, sequence.num_generated)
+def _penalise(scores: torch.Tensor, rows: Sequence[_Row]) -> None:
+    repetition, presence = [], []
+    for place, row in enumerate(rows):
+        sampling = row.request.sampling
+        counts_too = bool(sampling.presence_penalty or sampling.frequency_penalty)
+        if row.rules.prompt_ids is None and not counts_too:
+            continue
+        generated = row.sequence.generated
+        ids = np.fromiter(generated.keys(), np.int64, len(generated))
+        if row.rules.prompt_ids is not None:
+            repetition.append((place, np.concatenate([row.rules.prompt_ids, ids]), sampling))
+        if counts_too:
+            presence.append((place, ids, np.fromiter(generated.values(), np.int64, len(generated)), sampling))
+    penalise_repetition(scores, repetition)
+    penalise_presence(scores, presence)
 
 
-def _bounded(value: float) -> float:
-    return max(-_LARGEST, min(value, _LARGEST))
+def _mask(scores: torch.Tensor, rows: Sequence[_Row]) -> None:
+    """Apply biases, masks and constraints to `scores` `[rows, head_size]`, in place."""
+    constraints = [row.sequence.constraint for row in rows]
+    bitsets = [None if constraint is None else constraint.allowed() for constraint in constraints]
+    pairs = zip(rows, bitsets, strict=True)
+    add_dense(scores, [row.rules.dense(row.sequence.num_generated, bitset) for row, bitset in pairs])
+    exclude(scores, bitsets)
 
 
-def _choose(
-    scores: torch.Tensor, sequences: Sequence[TokenSequence], requests: Sequence[GenerateRequest]
-) -> torch.Tensor:
+def _draw(row: _Row, vocab_size: int) -> Draw:
+    # One number per token from the stream's own generator, and none where nothing is drawn.
+    sampling = row.request.sampling
+    return Draw.of(sampling, vocab_size, row.sequence.random() if sampling.temperature > 0 else 0.0)
+
+
+def _answers(
+    scores: torch.Tensor,
+    logprobs: torch.Tensor,
+    draws: Sequence[Draw],
+    wanted: Sequence[Wanted],
+    vocab_size: int,
+    num_ranked: int,
+) -> list[Answer]:
+    """Draw and read the rows of `scores` and `logprobs` `[rows, width]`, ranking `num_ranked` of the likeliest ids."""
+    most = min(max(want.top_logprobs for want in wanted), vocab_size)
     # The likeliest token is read off the scores: two of them can round to one log-probability.
-    tokens = scores.argmax(dim=-1)
-    for row, (sequence, request) in enumerate(zip(sequences, requests, strict=True)):
-        if request.sampling.temperature > 0:
-            tokens[row] = _draw(scores[row], request.sampling, sequence.random())
-    return tokens
-
-
-def _draw(scores: torch.Tensor, sampling: Sampling, uniform: float) -> torch.Tensor:
-    """Draw one id from `scores` `[vocab_size]` by inverting the cumulative distribution at `uniform` in [0, 1).
-
-    Temperature first, then top_k, then top_p over what top_k left, as transformers orders them. One number per
-    token from the stream's own generator: a stream's draws do not depend on its batch mates.
-    """
-    # Subtracting the maximum before dividing keeps a very small temperature from overflowing.
-    scaled = (scores.double() - scores.max()) / sampling.temperature
-    if 0 < sampling.top_k < len(scaled):
-        scaled, ids = scaled.topk(sampling.top_k)
-        probabilities = torch.softmax(scaled, dim=-1)
-        return ids[_invert(_nucleus(probabilities, sampling.top_p), uniform)]
-    probabilities = torch.softmax(scaled, dim=-1)
-    if sampling.top_p >= 1.0:
-        return _invert(probabilities, uniform)
-    candidates, ids = _likeliest(probabilities, sampling.top_p)
-    return ids[_invert(_nucleus(candidates, sampling.top_p), uniform)]
-
-
-def _likeliest(probabilities: torch.Tensor, mass: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest ids that hold at least `mass` between them, sorted: a full sort is rarely needed."""
-    count = min(_NUCLEUS_CANDIDATES, len(probabilities))
-    while True:
-        top, ids = probabilities.topk(count)
-        if count == len(probabilities) or top.sum() >= mass:
-            return top, ids
-        count = min(8 * count, len(probabilities))
-
-
-def _nucleus(sorted_probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the smallest prefix whose sum reaches `top_p` (Holtzman et al. 2020); always the first."""
-    before = sorted_probabilities.cumsum(-1) - sorted_probabilities
-    kept = before < top_p
-    kept[0] = True
-    return sorted_probabilities * kept
-
-
-def _invert(weights: torch.Tensor, uniform: float) -> torch.Tensor:
-    """Index drawn in proportion to `weights`; never one of weight zero."""
-    cumulative = weights.cumsum(-1)
-    target = cumulative[-1] * uniform
-    index = torch.searchsorted(cumulative, target, right=True)
-    return torch.minimum(index, weights.nonzero()[-1, 0])
+    ranked = likeliest(scores, max(most, num_ranked))
+    tokens, settled = choose(scores, ranked, draws, vocab_size)
+    possible = ranked.scores[:, :1] != -math.inf
+    answers = read_answers(Results(logprobs, tokens, ranked.ids[:, :most], possible, settled), wanted)
+    late = [i for i, answer in enumerate(answers) if answer is None]
+    if late:
+        # Rare: a nucleus is wider than what was ranked. Only the host knows, and only now.
+        rows = to_device(np.array(late), scores.device)
+        wider = min(_WIDENING * ranked.ids.shape[1], vocab_size)
+        again = _answers(
+            scores[rows], logprobs[rows], [draws[i] for i in late], [wanted[i] for i in late], vocab_size, wider
+        )
+        for i, answer in zip(late, again, strict=True):
+            answers[i] = answer
+    return [answer for answer in answers if answer]

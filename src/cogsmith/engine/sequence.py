@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cogsmith.engine.kv.memory import Lease
 from cogsmith.engine.request import (
     Event,
     FinishReason,
@@ -20,35 +22,49 @@ from cogsmith.engine.request import (
 )
 
 _log = logging.getLogger("cogsmith.engine")
+_rows = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """A running sequence that computes the first `num_common` tokens of one that waits."""
+
+    sequence: Sequence
+    num_common: int
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request with its progress, and the `Handle` of it. Only the engine's thread touches it, but for `cancel`.
 
-    `tokens` holds the prompt and what follows it; the first `num_computed` of them are in the KV cache. `row` is
-    the runner's name for that cache, None before the first chunk. `bias` is the request's bias, and `banned` the ids
-    that it may not draw, in whatever form the sampler wants them.
+    `tokens` holds the prompt and what follows it; the first `num_computed` of them are in the KV cache, in the
+    pages of `lease`, which it has while it runs. `row` is the row back-end's name for it. `rules` are the request's
+    bias and masks in the form that the sampler wants, `constraint` says which ids may come next.
     """
 
     request: Request
     sink: Sink
     tokens: list[int]
-    bias: Any = None
-    banned: Any = None
-    row: int | None = None
+    rules: Any = None
+    constraint: Any = None
+    client: Hashable = None
+    row: int = field(default_factory=_rows.__next__)
+    lease: Lease | None = None
     num_computed: int = 0
+    num_answered: int = 0
+    """Scored tokens that the client has been told of."""
+    donor: Donor | None = None
     generated: Counter[int] = field(default_factory=Counter)
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     cancelled: bool = False
 
     @classmethod
-    def of(cls, request: Request, sink: Sink, bias: Any = None, banned: Any = None) -> Sequence:
+    def of(cls, request: Request, sink: Sink, rules: Any = None) -> Sequence:
         """Make the sequence of a request. A seed makes its draws repeatable and independent of batch mates."""
         if isinstance(request, ScoreRequest):
             return cls(request, sink, [*request.prompt, *request.scored])
         draws = random.Random(request.sampling.seed).random
-        return cls(request, sink, list(request.prompt), bias, banned, random=draws)
+        return cls(request, sink, list(request.prompt), rules, random=draws)
 
     @property
     def num_generated(self) -> int:
@@ -69,7 +85,7 @@ class Sequence:
     def first_wanted(self) -> int:
         """First position after whose token logits are needed; they are after every later one too."""
         if isinstance(self.request, ScoreRequest):
-            return max(0, len(self.request.prompt) - 1)
+            return max(0, len(self.request.prompt) + self.num_answered - 1)
         return self.last_position
 
     def append(self, token: int) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
-from cogsmith.engine.answer import Answer
+from cogsmith.engine.answer import Answer, Wanted
 from cogsmith.engine.base import EngineInfo
-from cogsmith.engine.request import Event, FailedEvent, ScoreRequest, TokenEvent
-from cogsmith.engine.runner import RowChunk, Runner
+from cogsmith.engine.constraint import IMPOSSIBLE, accept, forced_events, with_forced
+from cogsmith.engine.request import Event, FailedEvent, FinishReason, ScoreRequest, TokenEvent
+from cogsmith.engine.rows.runner import RowChunk, Runner
 from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.scheduler import Chunk, Scheduler
 from cogsmith.engine.sequence import Sequence as TokenSequence
 
-_NOT_FINITE = FailedEvent("the model gave infinite or undefined numbers here; its dtype may be too narrow for it")
+NOT_FINITE = FailedEvent("the model gave infinite or undefined numbers here; its dtype may be too narrow for it")
 
 
 class Stepper:
@@ -34,84 +35,103 @@ class Stepper:
         logits = self._run(chunks)
         self._postprocess(chunks, logits)
 
+    def begin(self, sequence: TokenSequence) -> bool:
+        """Give a new sequence the tokens that its constraint forces before any is sampled; return whether it ends."""
+        events = list(forced_events(sequence, self._info)) if sequence.constraint is not None else []
+        return bool(events) and sequence.emit(*events)
+
     def drop(self, sequence: TokenSequence) -> None:
         """End a sequence: forget it and free its row."""
         self.scheduler.remove(sequence)
-        if sequence.row is not None:
-            self._runner.close_row(sequence.row)
-            sequence.row = None
+        self._runner.close_row(sequence.row)
 
     def fail_all(self, message: str) -> None:
         """End every running sequence with `message`, after a step that could not be completed.
 
-        Caches may be half-written then, so the runner goes with them.
+        Caches may be half-written then, so the runner goes with them, and all that was known of texts.
         """
-        failed, self.scheduler.running = self.scheduler.running, []
+        failed = self.scheduler.forget()
+        # Freed before there is another: a pool may take most of the memory.
+        del self._runner
         self._runner = self._new_runner()
         for sequence in failed:
             sequence.emit(FailedEvent(message))
 
     def _run(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        for chunk in chunks:
-            if chunk.sequence.row is None:
-                chunk.sequence.row = self._runner.open_row()
+        for sequence in self.scheduler.preempted:
+            self._runner.close_row(sequence.row)
+        self._runner.change_pages(self.scheduler.memory.take_changes())
         return self._runner.forward([_row_chunk(chunk) for chunk in chunks])
 
     def _postprocess(self, chunks: Sequence[Chunk], logits: torch.Tensor) -> None:
-        parts = torch.split(logits, [chunk.num_wanted for chunk in chunks])
-        sampled: list[tuple[TokenSequence, torch.Tensor]] = []
-        for chunk, part in zip(chunks, parts, strict=True):
-            request = chunk.sequence.request
-            if isinstance(request, ScoreRequest):
-                self._score(chunk, request, part)
-            elif len(part):
-                sampled.append((chunk.sequence, part))
-        for chunk in chunks:
-            chunk.sequence.num_computed += chunk.num_tokens
+        self.scheduler.advance(chunks)
+        wanted = [chunk for chunk in chunks if chunk.num_wanted]
+        parts = dict(zip(wanted, torch.split(logits, [chunk.num_wanted for chunk in wanted]), strict=True))
+        scored = [chunk for chunk in wanted if isinstance(chunk.sequence.request, ScoreRequest)]
+        sampled = [chunk for chunk in wanted if chunk not in scored]
+        if scored:
+            self._score(scored, torch.cat([parts[chunk] for chunk in scored]))
         if sampled:
-            self._sample([sequence for sequence, _ in sampled], torch.cat([part for _, part in sampled]))
+            rest = torch.cat([parts[chunk] for chunk in sampled]) if scored else logits
+            self._sample([chunk.sequence for chunk in sampled], rest)
 
     def _sample(self, sequences: Sequence[TokenSequence], logits: torch.Tensor) -> None:
         answers = sample(logits, sequences, self._info.vocab_size)
-        for sequence, answer in zip(sequences, answers, strict=True):
-            if not answer.is_finite:
-                self._emit(sequence, _NOT_FINITE)
-                continue
-            sequence.append(answer.token)
-            reason = sequence.finish_reason(answer.token, self._info.eos_ids, self._info.max_context)
-            event = TokenEvent(answer.token, answer.logprob, answer.top_logprobs, reason, answer.logprobs)
-            self._emit(sequence, event)
+        # All constraints are told before any is waited for: their grammars work side by side.
+        events = [drawn_event(*pair, self._info) for pair in zip(sequences, answers, strict=True)]
+        for sequence, event in zip(sequences, events, strict=True):
+            self._emit(sequence, *with_forced(sequence, event, self._info))
 
-    def _score(self, chunk: Chunk, request: ScoreRequest, logits: torch.Tensor) -> None:
-        sequence = chunk.sequence
-        end = chunk.positions.stop
-        targets = sequence.tokens[end - chunk.num_wanted + 1 : end + 1]
-        if targets:
-            answers = score(logits, targets, request, self._info.vocab_size)
-            ends = end > sequence.last_position
-            is_finite = all(answer.is_finite for answer in answers)
-            self._emit(sequence, *(scored_events(request, answers, ends=ends) if is_finite else [_NOT_FINITE]))
+    def _score(self, chunks: Sequence[Chunk], logits: torch.Tensor) -> None:
+        targets = [chunk.sequence.tokens[chunk.stop - chunk.num_wanted + 1 : chunk.stop + 1] for chunk in chunks]
+        wanted = [Wanted.with_score(_score_request(chunk.sequence)) for chunk in chunks]
+        rows = [want for want, scored in zip(wanted, targets, strict=True) for _ in scored]
+        answers = iter(score(logits, [*itertools.chain(*targets)], rows, self._info.vocab_size))
+        for chunk, scored in zip(chunks, targets, strict=True):
+            sequence = chunk.sequence
+            sequence.num_answered += len(scored)
+            ends = chunk.stop > sequence.last_position
+            self._emit(
+                sequence, *scored_events(_score_request(sequence), [*itertools.islice(answers, len(scored))], ends=ends)
+            )
 
     def _emit(self, sequence: TokenSequence, *events: Event) -> None:
         if sequence.emit(*events):
             self.drop(sequence)
 
 
-def scored_events(request: ScoreRequest, answers: Sequence[Answer], *, ends: bool) -> list[TokenEvent]:
+def drawn_event(sequence: TokenSequence, answer: Answer, info: EngineInfo) -> Event:
+    """Append a sampled token; return its event, or the reason why there is none."""
+    if not answer.is_possible:
+        return IMPOSSIBLE
+    if not answer.is_finite:
+        return NOT_FINITE
+    sequence.append(answer.token)
+    reason = sequence.finish_reason(answer.token, info.eos_ids, info.max_context)
+    if reason is None:
+        accept(sequence, info)
+    return TokenEvent(answer.token, answer.logprob, answer.top_logprobs, reason, answer.logprobs)
+
+
+def scored_events(request: ScoreRequest, answers: Sequence[Answer], *, ends: bool) -> list[Event]:
     """Events of scored tokens; with `ends`, the last one finishes its stream."""
-    events = [
-        TokenEvent(
-            answer.token, answer.logprob, answer.top_logprobs if request.top_logprobs else None, None, answer.logprobs
-        )
-        for answer in answers
+    if not all(answer.is_finite for answer in answers):
+        return [NOT_FINITE]
+    lists = request.top_logprobs > 0
+    reasons: list[FinishReason | None] = [*[None] * (len(answers) - 1), "stop" if ends else None]
+    return [
+        TokenEvent(answer.token, answer.logprob, answer.top_logprobs if lists else None, reason, answer.logprobs)
+        for answer, reason in zip(answers, reasons, strict=True)
     ]
-    if ends:
-        events[-1] = replace(events[-1], finish_reason="stop")
-    return events
+
+
+def _score_request(sequence: TokenSequence) -> ScoreRequest:
+    if not isinstance(sequence.request, ScoreRequest):
+        raise TypeError("only SCORE requests are scored")
+    return sequence.request
 
 
 def _row_chunk(chunk: Chunk) -> RowChunk:
-    row = chunk.sequence.row
-    if row is None:
-        raise TypeError("a chunk is run on an open row")
-    return RowChunk(row, chunk.positions.start, chunk.tokens, chunk.num_wanted)
+    sequence = chunk.sequence
+    pages = () if sequence.lease is None else sequence.lease.pages
+    return RowChunk(sequence.row, chunk.start, chunk.tokens, chunk.num_wanted, pages)

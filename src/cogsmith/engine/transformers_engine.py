@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from collections.abc import Hashable
+from dataclasses import replace
 
 from cogsmith.engine.admission import admit
 from cogsmith.engine.answer import Answer
-from cogsmith.engine.banned import banned_ids
 from cogsmith.engine.base import Handle
-from cogsmith.engine.forward import Forward
+from cogsmith.engine.constraint import start
+from cogsmith.engine.grammars import Grammars
 from cogsmith.engine.loader import LoadedModel
-from cogsmith.engine.padded import PaddedRunner
-from cogsmith.engine.recompute import RecomputeRunner
 from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, ScoreRequest, Sink
-from cogsmith.engine.runner import Runner
-from cogsmith.engine.sampler import dense_bias
+from cogsmith.engine.rows.choose import ALL, choose_rows
+from cogsmith.engine.rules import RuleBook
 from cogsmith.engine.scheduler import Scheduler
-from cogsmith.engine.self_test import SelfTest
 from cogsmith.engine.sequence import Sequence
-from cogsmith.engine.solo import SoloRunner
 from cogsmith.engine.step import Stepper, scored_events
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
@@ -39,28 +33,41 @@ _log = logging.getLogger("cogsmith.engine")
 class TransformersEngine:
     """An `engine.base.Engine` over a loaded model. `close()` it when done.
 
-    `max_prompt_tokens_per_step` bounds how many prompt tokens share a step with the decoding rows.
+    `max_prompt_tokens_per_step` bounds how many prompt tokens share a step with the decoding rows; `back_ends` names
+    the row back-ends that may be tried.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, *, max_prompt_tokens_per_step: int = 256) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        limits: Limits,
+        *,
+        max_prompt_tokens_per_step: int = 256,
+        back_ends: tuple[str, ...] = ALL,
+    ) -> None:
         self._limits = limits
-        runner_name, new_runner = choose_runner(loaded)
-        self.info = loaded.info(runner=runner_name, max_context=limits.max_context)
-        self._stepper = Stepper(Scheduler(limits.max_batch_size, max_prompt_tokens_per_step), new_runner, self.info)
+        rows = choose_rows(loaded, limits, allowed=back_ends)
+        memory = rows.new_memory()
+        self.info = replace(loaded.info(runner=rows.name, max_context=None), max_context=rows.max_context)
+        scheduler = Scheduler(memory, limits.max_batch_size, max_prompt_tokens_per_step)
+        self._stepper = Stepper(scheduler, rows.new_runner, self.info)
+        self._rules = RuleBook(self.info)
+        self._grammars = Grammars(loaded.tokenizer, self.info)
         self._inbox: list[Sequence] = []
         self._wake = threading.Condition()
         self._closing = False
-        self._last_bias: tuple[Mapping[int, float], torch.Tensor | None] = ({}, None)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink) -> Handle:
+    def submit(self, request: Request, sink: Sink, *, client: Hashable = None) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
         admit(request, self.info, self._limits)
         if isinstance(request, GenerateRequest):
-            sequence = Sequence.of(request, sink, self._dense_bias(request.bias), banned_ids(request, self.info))
+            sequence = Sequence.of(request, sink, self._rules.of(request))
+            sequence.constraint = start(request, self._grammars, self.info)
         else:
             sequence = Sequence.of(request, sink)
+        sequence.client = client
         with self._wake:
             self._check_open()
             self._inbox.append(sequence)
@@ -77,14 +84,7 @@ class TransformersEngine:
             self._closing = True
             self._wake.notify()
         self._thread.join()
-
-    def _dense_bias(self, bias: Mapping[int, float]) -> torch.Tensor | None:
-        """Spread a bias over the head: once for requests that come in a row with the same, as branches do."""
-        last, dense = self._last_bias
-        if bias is not last:
-            dense = dense_bias(bias, self.info.head_size)
-            self._last_bias = bias, dense
-        return dense
+        self._grammars.close()
 
     def _check_open(self) -> None:
         if self._closing:
@@ -109,7 +109,7 @@ class TransformersEngine:
                 self._wake.wait()
             arrived, self._inbox = self._inbox, []
         for sequence in arrived:
-            if not _answers_without_model(sequence):
+            if not (_answers_without_model(sequence) or self._stepper.begin(sequence)):
                 scheduler.add(sequence)
         return not self._closing
 
@@ -129,29 +129,6 @@ class TransformersEngine:
         scheduler = self._stepper.scheduler
         for sequence in (*scheduler.waiting, *self._inbox):
             sequence.emit(FailedEvent("the engine is shutting down"))
-
-
-def choose_runner(loaded: LoadedModel) -> tuple[str, Callable[[], Runner]]:
-    """Pick the fastest row back-end that gives a plain forward pass's numbers for this model; return its maker."""
-    forward = Forward(loaded.model)
-    candidates: dict[str, Callable[[], Runner]] = {
-        "padded": lambda: PaddedRunner(forward, _plain_cache),
-        "solo": lambda: SoloRunner(forward, loaded.new_cache),
-    }
-    if loaded.has_recurrent_state:
-        del candidates["padded"]
-    self_test = SelfTest(forward, loaded.vocab_size)
-    for name, new_runner in candidates.items():
-        if self_test.passes(new_runner()):
-            return name, new_runner
-    return "recompute", lambda: RecomputeRunner(forward)
-
-
-def _plain_cache() -> Any:
-    """A cache that keeps all keys, in sliding layers too: those could not be padded otherwise."""
-    from transformers import DynamicCache
-
-    return DynamicCache()
 
 
 def _answers_without_model(sequence: Sequence) -> bool:

@@ -1,7 +1,7 @@
 """What is left to ask of an operation whose answer was cut, once some of its tokens have come.
 
 Asking for it gives the tokens that an undisturbed run would have given wherever the next token follows from the text so
-far. Penalties that look at the continuation only, not the prompt, forbid that.
+far. Penalties and constraints, which look at the continuation only, not the prompt, forbid that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from cogsmith.lmtp.extended import ExtendedGenerate
 from cogsmith.lmtp.messages import Generate, Score
 
 G = TypeVar("G", bound=Generate)
@@ -18,7 +19,8 @@ G = TypeVar("G", bound=Generate)
 
 def can_continue(operation: Generate) -> bool:
     """Whether the next token depends on the text so far alone, wherever its prompt ends."""
-    return not (operation.presence_penalty or operation.frequency_penalty)
+    constrained = isinstance(operation, ExtendedGenerate) and operation.constraint is not None
+    return not (constrained or operation.presence_penalty or operation.frequency_penalty)
 
 
 def continued(operation: G, ids: Sequence[int]) -> G:

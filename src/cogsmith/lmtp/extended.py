@@ -1,6 +1,6 @@
 """The messages that LMTP 1.1 adds to 1.0. An operation that says `"lmtp": "1.1"` is one of these.
 
-    client   ExtendedGenerate  GENERATE    as in 1.0, and: allow, stop, min_tokens, seed, n, logprob_ids, deadline_ms
+    client   ExtendedGenerate  GENERATE    as in 1.0, and: allow, constraint, stop, min_tokens, seed, n, logprob_ids, …
              ExtendedScore     SCORE       several options after one prompt, with alternatives
              Cancel            CANCEL      end streams of this or another prediction
              GetTokenizer      TOKENIZER   the served model's tokenizer, so that a client needs no other source of it
@@ -72,6 +72,8 @@ ExtendedFinishReason = Annotated[
 
 EndReason = Literal["stop", "length", "stop_sequence", "cancelled", "deadline", "interrupted", "error"]
 
+CONSTRAINT_FORMS = '{"regex": text}, {"json_schema": schema}, {"lark": text} or {"choice": [text, ...]}'
+
 
 class Allow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The only ids that may be sampled, in one of two forms: `masks` makes and reads them.
@@ -84,6 +86,19 @@ class Allow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """A bitset in base64: the id `i` is allowed where bit `i % 8` (of value `1 << i % 8`) of byte `i // 8` is set."""
 
 
+class Constraint(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the whole continuation must be, in one of four forms: `constraints` checks it."""
+
+    regex: str | None = None
+    """A regular expression in Rust's syntax, matched from end to end."""
+    json_schema: dict[str, Any] | str | None = None
+    """A JSON schema, or its JSON text."""
+    lark: str | None = None
+    """A grammar in llguidance's dialect of Lark."""
+    choice: tuple[str, ...] | None = None
+    """The texts that it may be."""
+
+
 class ExtendedGenerate(Generate, frozen=True, kw_only=True):
     """Continue `prompt` in `n` branches of up to `max_tokens` tokens each."""
 
@@ -92,6 +107,8 @@ class ExtendedGenerate(Generate, frozen=True, kw_only=True):
     lmtp: Version = VERSION
     allow: Annotated[Allow | None, Meta(description='{"ranges": [[from, to], ...]} or {"bits": base64}')] = None
     """Applies at every step, before the bias."""
+    constraint: Annotated[Constraint | None, Meta(description=CONSTRAINT_FORMS)] = None
+    """Excludes what does not lead to such a text, as `allow` does; what it forces comes with log-probability 0."""
     stop: Stops = ()
     """A branch ends with the token that completes one of these in its continuation; that token is still sent."""
     min_tokens: Count = 0

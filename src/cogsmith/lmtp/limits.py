@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cogsmith.lmtp import masks
+from cogsmith.lmtp import constraints, masks
 from cogsmith.lmtp.extended import ExtendedGenerate, ExtendedScore
 from cogsmith.lmtp.messages import Generate, Score
 from cogsmith.lmtp.versions import AnyOperation
@@ -27,6 +27,10 @@ class BatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Ids in the prompts of all operations of 1.1, what is named in them counted in full: as many as a text holds."""
     max_mask: int = 1_000_000
     """Ranges, or bytes of the bitset, of one `allow`."""
+    max_constraint: int = 256 * 1024
+    """Characters of one `constraint`."""
+    max_choices: int = 10_000
+    """Texts of one `constraint.choice`."""
     max_stop_length: int = 1000
     """Characters or ids in one entry of `stop`."""
     max_branches: int = 512
@@ -67,5 +71,8 @@ def _sizes(operation: AnyOperation, limits: BatchLimits) -> Iterator[tuple[str, 
             yield "options", sum(map(len, options)), limits.max_prompt_ids
     if isinstance(operation, ExtendedGenerate):
         yield "allow", masks.weight(operation.allow) if operation.allow else 0, limits.max_mask
+        if operation.constraint is not None:
+            yield "constraint", len(constraints.text_of(operation.constraint)), limits.max_constraint
+            yield "constraint.choice", len(operation.constraint.choice or ()), limits.max_choices
         for index, stop in enumerate(operation.stop):
             yield f"stop[{index}]", len(stop), limits.max_stop_length

@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import InternalError, ProtocolError
-from cogsmith.lmtp import masks
-from cogsmith.lmtp.extended import Allow
+from cogsmith.lmtp import constraints, masks
+from cogsmith.lmtp.extended import Allow, Constraint
 from cogsmith.lmtp.messages import MAX_INTEGER, Message, Number, PerToken, TokenId, TokenIds, TopK
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ _token_ids: msgspec.json.Decoder[tuple[int, ...]] = msgspec.json.Decoder(TokenId
 _top_k: msgspec.json.Decoder[int] = msgspec.json.Decoder(TopK)
 _per_token: msgspec.json.Decoder[Mapping[int, float]] = msgspec.json.Decoder(PerToken)
 _allow: msgspec.json.Decoder[Allow | None] = msgspec.json.Decoder(Allow | None)
+_constraint: msgspec.json.Decoder[Constraint | None] = msgspec.json.Decoder(Constraint | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,14 @@ def read_allow(raw: Raw) -> Allow | None:
     return allow
 
 
+def _read_constraint(raw: Raw) -> Constraint | None:
+    """Read a constraint. Raises one of UNREADABLE, or ProtocolError for one that `constraints.check` refuses."""
+    constraint = _constraint.decode(raw)
+    if constraint is not None:
+        constraints.check(constraint)
+    return constraint
+
+
 def _read_top_k(raw: Raw) -> int:
     """Read `top_k` with -1, which some clients send for "off", as 0."""
     return max(_top_k.decode(raw), 0)
@@ -213,6 +222,7 @@ def _read_bias(raw: Raw) -> Mapping[int, float]:
 
 _READERS: Mapping[str, Reader] = {
     "allow": read_allow,
+    "constraint": _read_constraint,
     "logit_bias": _read_bias,
     "prompt": read_prompt,
     "top_k": _read_top_k,

@@ -14,7 +14,7 @@ from cogsmith.lmtp import BatchLimits, tokenizer_digest
 from cogsmith.predictor.tokenizer import tokenizer_files
 
 _FEATURES = (
-    *("allow", "cancel", "deadline_ms", "define", "logprob_ids", "min_tokens"),
+    *("allow", "cancel", "constraint", "deadline_ms", "define", "logprob_ids", "min_tokens"),
     *("n", "options", "seed", "stop", "tokenizer", "usage"),
 )
 

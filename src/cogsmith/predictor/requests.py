@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cogsmith import lmtp
-from cogsmith.engine.request import GenerateRequest, Request, Sampling, ScoreRequest
+from cogsmith.engine.request import Constraint, GenerateRequest, Request, Sampling, ScoreRequest
+from cogsmith.lmtp import constraints
 
 Bitset = Callable[[lmtp.Allow], bytes]
 """Makes the bitset of a mask, over the model's ids."""
@@ -32,6 +33,7 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
             for option in operation.options
         ]
     allow = None if operation.allow is None else bitset(operation.allow)
+    constraint = None if operation.constraint is None else _constraint(operation.constraint)
     return [
         GenerateRequest(
             operation.prompt,
@@ -42,6 +44,7 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
             allow,
             operation.min_tokens,
             operation.logprob_ids,
+            constraint,
         )
         for index in range(operation.n)
     ]
@@ -50,6 +53,13 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
 def num_read(request: Request) -> int:
     """How many tokens the model reads for a request."""
     return len(request.prompt) + (len(request.scored) if isinstance(request, ScoreRequest) else 0)
+
+
+def _constraint(given: lmtp.Constraint) -> Constraint:
+    kind = constraints.kind_of(given)
+    if given.choice is not None:
+        return Constraint("choice", choices=given.choice)
+    return Constraint(kind, constraints.text_of(given))
 
 
 def _sampling(operation: lmtp.Generate, seed: int | None) -> Sampling:

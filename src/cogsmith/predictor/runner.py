@@ -15,9 +15,8 @@ from typing import Any
 import cog
 
 from cogsmith import manifest
-from cogsmith.engine.loader import load
+from cogsmith.engine.open import open_engine
 from cogsmith.engine.request import Sampling
-from cogsmith.engine.transformers_engine import TransformersEngine
 from cogsmith.errors import RequestError
 from cogsmith.predictor import cancel
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
@@ -40,9 +39,8 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
         folder = Path.cwd()
         self._manifest = manifest.read(folder)
         model_args = manifest.model_args(self._manifest)
-        loaded = load(folder / self._manifest.checkpoint, model_args, name=self._manifest.name)
-        self._tokenizer = loaded.tokenizer
-        self._engine = TransformersEngine(loaded, self._manifest.limits)
+        checkpoint = folder / self._manifest.checkpoint
+        self._engine, self._tokenizer = open_engine(self._manifest, checkpoint, model_args)
         info = self._engine.info
         _log.info(
             "%s is ready after %.1f s: %.1f M parameters, %s on %s, %s rows",

@@ -146,7 +146,7 @@ class Session:
         """Start one engine request; yield its refusal."""
         key = next(self._keys)
         try:
-            handle = self._engine.submit(request, self._mailbox.sink(key))
+            handle = self._engine.submit(request, self._mailbox.sink(key), client=self._mailbox)
         except RequestError as error:
             yield from stream.receive(FailedEvent(str(error)))
             return

@@ -35,7 +35,9 @@ def stream_text(inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mai
     Raises RequestError for what cannot be answered; Cancelled and DeadlinePassed as the mailbox says.
     """
     prompt = encode(inputs, tokenizer)
-    handle = engine.submit(GenerateRequest(prompt, inputs.max_tokens, inputs.sampling, top_logprobs=0), mailbox.sink(0))
+    handle = engine.submit(
+        GenerateRequest(prompt, inputs.max_tokens, inputs.sampling, top_logprobs=0), mailbox.sink(0), client=mailbox
+    )
     meter.read(len(prompt))
     decoder = TextDecoder(plain_decode(tokenizer), prompt)
     try:

@@ -3,6 +3,7 @@
     base         the interfaces: Source, Location, Reporter, and what they answer
     hub, local, pypi                locations: where bytes are (hub_errors: the Hub's troubles in the user's words)
     hf_folder, gguf/                sources: a location read in one format
+    quantise                        a source whose weights are quantised on the way
     selection, safetensors_file     which files make a checkpoint, and whether they are whole
     cache, hashing                  what is kept between runs
 
@@ -23,6 +24,7 @@ from cogsmith.sources.hf_folder import HfFolderSource
 from cogsmith.sources.hub import HubLocation
 from cogsmith.sources.local import FileLocation, FolderLocation
 from cogsmith.sources.pypi import PypiLocation
+from cogsmith.sources.quantise import QuantisedSource
 
 __all__ = ["open_source"]
 
@@ -34,6 +36,13 @@ def open_source(model: Model, cache: Path | None = None) -> Source:
     is not canonical and for weights that are not there.
     """
     cache = cache or cache_root()
+    original = _open_original(model, cache)
+    if model.quant and model.quant.at == "build":
+        return QuantisedSource(original, model, model.quant, cache)
+    return original
+
+
+def _open_original(model: Model, cache: Path) -> Source:
     location, file = _locate(model, cache)
     format_ = _detect(location, file) if model.format == "auto" else model.format
     if format_ == "gguf":

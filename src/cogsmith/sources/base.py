@@ -9,11 +9,11 @@ converts, and answers with real files on this disk, ready to be hard-linked into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Resolved:
     """A source nailed down: the same `Resolved` always gives the same checkpoint.
 
     `checkpoint_bytes` is the size of the folder that comes out; exact where nothing is converted.
-    `parameters` counts weights; None where that cannot be known before the bytes are here.
+    `parameters` counts weights; None where that cannot be known before the bytes are here. `shape` is config.json,
+    where there is one already. `unquantised_bytes` is the size that the folder would have had without `quant`.
     """
 
     uri: str
@@ -40,6 +41,8 @@ class Resolved:
     files: tuple[SourceFile, ...]
     checkpoint_bytes: int
     parameters: int | None = None
+    shape: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    unquantised_bytes: int | None = None
 
     @property
     def bytes_to_fetch(self) -> int:

@@ -43,7 +43,7 @@ class HfFolderSource:
         chosen = select(
             listed, self._location.uri, lambda file: self._read_json(revision, file), allow_pickle=self._allow_pickle
         )
-        self._read_json(revision, _named(CONFIG, chosen))
+        shape = self._read_json(revision, _named(CONFIG, chosen))
         return Resolved(
             uri=self._location.uri,
             revision=revision,
@@ -51,6 +51,7 @@ class HfFolderSource:
             files=chosen,
             checkpoint_bytes=sum(file.size for file in chosen),
             parameters=self._parameters(revision, chosen),
+            shape=shape,
         )
 
     def materialise(self, resolved: Resolved, reporter: Reporter) -> Checkpoint:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cogsmith.config.model import Model
-from cogsmith.workdir.pins import quantised_bits
 
 PLANNED_CONTEXT = 4096
 """Tokens that each row of a full batch is taken to hold, unless the model's limit is lower."""
@@ -16,16 +15,18 @@ OVERHEAD_BYTES = 2**30
 """The CUDA context, the libraries' workspaces and the activations of one step."""
 
 _CACHE_BYTES_PER_VALUE = 2
-# Packed values plus their scales: one 32-bit scale per 64 values of 4 bits, one row-wise scale for 8 bits.
-_QUANTISED_BITS = {4: 4.5, 8: 8.1}
 _DTYPE_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of GPU memory by purpose. `cache` is None where the model's shape is not known yet."""
+    """Bytes of GPU memory by purpose. `cache` is None where the model's shape is not known yet.
+
+    `unquantised` is what the weights would take if nothing quantised them.
+    """
 
     weights: int
+    unquantised: int
     cache: int | None
     overhead: int = OVERHEAD_BYTES
 
@@ -38,21 +39,20 @@ class Memory:
 def estimate(model: Model, checkpoint_bytes: int, parameters: int | None, shape: Mapping[str, Any] | None) -> Memory:
     """Estimate the memory of a full batch. `shape` is the model's config.json, None where it is not known yet.
 
-    weights    parameters x bits / 8, or the checkpoint's bytes where either is unknown
+    `checkpoint_bytes` is before any quantisation.
+
+    weights    parameters x bits / 8, or the checkpoint's bytes where either is unknown; quantised, embeddings and
+               head keep their bits, and the others' come with their scales
     cache      2 (keys and values) x layers x key-value heads x head size x 2 bytes
                  x min(PLANNED_CONTEXT, limits.max_context, trained context) x limits.max_batch_size
     overhead   1 GiB
     """
-    bits = _bits_per_weight(model)
-    weights = int(parameters * bits / 8) if parameters and bits else checkpoint_bytes
-    return Memory(weights, _cache_bytes(model, shape) if shape else None)
-
-
-def _bits_per_weight(model: Model) -> float | None:
-    quantised = quantised_bits(model.model_args)
-    if quantised:
-        return _QUANTISED_BITS[quantised]
-    return _DTYPE_BITS.get(str(model.model_args.get("dtype", model.model_args.get("torch_dtype"))))
+    bits = _DTYPE_BITS.get(str(model.model_args.get("dtype", model.model_args.get("torch_dtype"))))
+    unquantised = int(parameters * bits / 8) if parameters and bits else checkpoint_bytes
+    weights = unquantised
+    if model.quant and parameters:
+        weights = model.quant.weight_bytes(parameters, shape, 8 * unquantised / parameters)
+    return Memory(weights, unquantised, _cache_bytes(model, shape) if shape else None)
 
 
 def _cache_bytes(model: Model, shape: Mapping[str, Any]) -> int | None:

@@ -20,6 +20,7 @@ from cogsmith.errors import InternalError
 _EVERY_CONTAINER = (
     "accelerate",
     "jinja2",
+    "llguidance",
     "msgspec",
     "numpy",
     "safetensors",
@@ -28,12 +29,15 @@ _EVERY_CONTAINER = (
     "transformers",
 )
 _QUANTISED = ("bitsandbytes",)
+_VLLM = ("jinja2", "llguidance", "msgspec", "numpy", "safetensors", "tokenizers", "torch", "transformers", "vllm")
 
 
-def requirements(model: Model) -> tuple[str, ...]:
-    """Return the lines of the model's requirements.txt, sorted. The model's own requirements win over ours."""
-    names = _EVERY_CONTAINER + (_QUANTISED if quantised_bits(model.model_args) else ())
-    lines = {name: f"{name}=={_pin(name)}" for name in names}
+def requirements(model: Model, shape: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Return the lines of the model's requirements.txt, sorted. The model's own requirements win over ours.
+
+    `shape` is the config.json of its weights, which may come quantised; None where it is not known yet.
+    """
+    lines = {name: f"{name}=={version}" for name, version in _own(model, shape or {}).items()}
     for line in model.requirements:
         lines[canonicalize_name(Requirement(line).name)] = line
     return tuple(lines[name] for name in sorted(lines))
@@ -41,29 +45,41 @@ def requirements(model: Model) -> tuple[str, ...]:
 
 def sdk_version() -> str:
     """Return the version of Cog's Python SDK that containers run on."""
-    return _pin("cog")
+    return _pin("cog", "engine")
 
 
-def quantised_bits(model_args: Mapping[str, Any]) -> int | None:
-    """Return 4 or 8 where `from_pretrained` is asked to quantise with bitsandbytes, else None."""
-    settings = {**model_args, **(model_args.get("quantization_config") or {})}
-    if settings.get("load_in_4bit"):
-        return 4
-    return 8 if settings.get("load_in_8bit") else None
+def _own(model: Model, shape: Mapping[str, Any]) -> dict[str, str]:
+    """Map what our code in the container needs to its version: vLLM is for another transformers than our engine."""
+    if model.engine == "vllm":
+        return {name: _pin(name, "vllm") for name in _VLLM}
+    versions = {name: _pin(name, "engine") for name in _EVERY_CONTAINER}
+    return versions | ({name: _pin(name, "quant") for name in _QUANTISED} if _needs_bitsandbytes(model, shape) else {})
 
 
-def _pin(name: str) -> str:
-    version = _pins().get(name)
+def _needs_bitsandbytes(model: Model, shape: Mapping[str, Any]) -> bool:
+    if model.quant:
+        return True
+    stated = shape.get("quantization_config") or model.model_args.get("quantization_config") or {}
+    return bool(stated.get("load_in_4bit") or stated.get("load_in_8bit"))
+
+
+def _pin(name: str, extra: str) -> str:
+    version = _pins(extra).get(name)
     if version is None:
-        raise InternalError(f"pyproject.toml does not pin {name} with ==")
+        raise InternalError(f"pyproject.toml does not pin {name} with == in {extra}")
     return version
 
 
 @cache
-def _pins() -> dict[str, str]:
-    """Map canonical package names to their pinned versions, extras included."""
-    versions = {canonicalize_name(item.name): exact_version(item) for item in map(Requirement, _declared())}
+def _pins(extra: str) -> dict[str, str]:
+    """Map canonical package names to the versions that are pinned for everyone and in one extra."""
+    declared = [item for item in map(Requirement, _declared()) if _is_for(item, extra)]
+    versions = {canonicalize_name(item.name): exact_version(item) for item in declared}
     return {str(name): version for name, version in versions.items() if version}
+
+
+def _is_for(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _declared() -> list[str]:
@@ -73,5 +89,6 @@ def _declared() -> list[str]:
     except metadata.PackageNotFoundError:
         pyproject = Path(cogsmith.__file__).parents[2] / "pyproject.toml"
         project = tomli.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        extras = project["optional-dependencies"].values()
-        return [*project["dependencies"], *(line for lines in extras for line in lines)]
+        extras = project["optional-dependencies"].items()
+        # As an installed package's metadata has them.
+        return [*project["dependencies"], *(f'{line}; extra == "{name}"' for name, lines in extras for line in lines)]

@@ -61,13 +61,13 @@ def plan(
     """
     folder = project.root / WORK / model.name
     source = _recorded_source(resolved.uri, project.root)
-    rendered = render.render(model, _pinned(source, resolved.revision), project)
+    rendered = render.render(model, _pinned(source, resolved.revision), project, resolved.shape)
     locked = lock.get(model.name)
     entry = Entry(
         source=source,
         revision=resolved.revision,
         files=locked.files if locked else (),
-        requirements=pins.requirements(model),
+        requirements=pins.requirements(model, resolved.shape),
         template=render.digest(rendered),
         cogsmith=cogsmith.__version__,
     )
@@ -77,7 +77,12 @@ def plan(
         folder=folder,
         resolved=resolved,
         rendered=rendered,
-        memory=memory.estimate(model, resolved.checkpoint_bytes, resolved.parameters, _shape(folder)),
+        memory=memory.estimate(
+            model,
+            resolved.unquantised_bytes or resolved.checkpoint_bytes,
+            resolved.parameters,
+            resolved.shape or _shape(folder),
+        ),
         locked=locked,
         entry=entry,
         changes=changes,

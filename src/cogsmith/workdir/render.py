@@ -22,7 +22,7 @@ from cogsmith.workdir import pins, schema, signature
 
 PLACEHOLDER_PREFIX = f"r8.im/{PLACEHOLDER}/"
 _PACKAGE = Path(cogsmith.__file__).parent
-_TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "manifest.py")
+_TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "manifest.py", "quant.py")
 _TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor")
 
 
@@ -39,12 +39,14 @@ class RenderedFile:
         return 0o755 if self.executable else 0o644
 
 
-def render(model: Model, resolved_uri: str, project: Project) -> dict[str, RenderedFile]:
+def render(
+    model: Model, resolved_uri: str, project: Project, shape: Mapping[str, Any] | None = None
+) -> dict[str, RenderedFile]:
     """Return every file of the work directory by its relative POSIX path, without the weights.
 
-    `resolved_uri` names the weights with their full revision.
+    `resolved_uri` names the weights with their full revision; `shape` is their config.json, where it is known.
     """
-    templates = _Templates(templates_folder(), _context(model, project))
+    templates = _Templates(templates_folder(), _context(model, project, shape))
     predictor = templates.render("predict.py")
     run = signature.read(predictor.content.decode())
     files = {
@@ -77,7 +79,7 @@ def templates_folder() -> Path:
     raise InternalError(f"no templates in {_PACKAGE / '_templates'}: the installation is incomplete")
 
 
-def _context(model: Model, project: Project) -> dict[str, Any]:
+def _context(model: Model, project: Project, shape: Mapping[str, Any] | None) -> dict[str, Any]:
     prefix = project.dest_prefix or PLACEHOLDER_PREFIX
     return {
         "name": model.name,
@@ -86,7 +88,7 @@ def _context(model: Model, project: Project) -> dict[str, Any]:
         "cog": model.cog,
         "concurrency": int(model.cog.concurrency),
         "sdk_version": pins.sdk_version(),
-        "requirements": pins.requirements(model),
+        "requirements": pins.requirements(model, shape),
     }
 
 
@@ -96,8 +98,12 @@ def _manifest(model: Model, resolved_uri: str) -> Manifest:
         source=resolved_uri,
         cogsmith=cogsmith.__version__,
         allow_pickle=model.allow_pickle,
+        engine=model.engine,
         model_args=dict(model.model_args),
+        vllm=dict(model.vllm),
+        quant=model.quant,
         limits=model.limits,
+        prepack=model.prepack,
         concurrency=model.cog.concurrency,
     )
 

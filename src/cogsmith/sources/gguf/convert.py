@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from cogsmith.sources.gguf.header import Header
 from cogsmith.sources.gguf.rope import ROPE_FACTORS, rope_scaling
 from cogsmith.sources.gguf.tokenizer import SpecialIds, build_tokenizer
 from cogsmith.sources.gguf.verify import probe_logits, verify_model, verify_tokenizer
+from cogsmith.sources.silent import quiet_libraries
 
 VERSION = 1
 """Counts up with every change that makes the conversion write other bytes; part of the cache's key."""
@@ -39,7 +37,7 @@ def convert(header: Header, folder: Path, precision: Precision, reporter: Report
     cannot be converted exactly.
     """
     check_complete(header)
-    with _quiet_libraries(), reporter.task(f"Converting {header.path.name}", 4, unit="steps") as task:
+    with quiet_libraries(), reporter.task(f"Converting {header.path.name}", 4, unit="steps") as task:
         built = build_tokenizer(header.metadata)
         built.save(folder)
         task.advance(1)
@@ -149,21 +147,3 @@ def save_model(model: Any, folder: Path, precision: Precision, special: SpecialI
     for file in folder.glob("*.safetensors"):
         # safetensors writes them readable by their owner only, and a container may run as somebody else.
         file.chmod(0o644)
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep transformers' log, warnings and progress bars off the terminal; the reporter speaks instead."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        # The GGUF loader draws a bar that no switch turns off.
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

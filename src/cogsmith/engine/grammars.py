@@ -1,0 +1,241 @@
+"""Grammars of constraints: each compiled and followed in a process of its own, which `grammar_worker` is.
+
+Requests with the same constraint, such as the branches of one operation, share its process, which stays for a while.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.request import Constraint
+from cogsmith.errors import RequestError
+
+_MOST_GRAMMARS = 64
+_START_SECONDS = 60.0
+"""Wall-clock time for the tokenizer to be read: a large one takes a few."""
+
+_PATIENCE_SECONDS = 20.0
+"""Wall-clock time for an answer. The kernel ends what computes for long; this is for a machine that stands still."""
+
+_TOO_MUCH = "the constraint takes more time or memory than this server gives it"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a stream stands in its grammar: `forced` must come next, then one of `allowed`, a bitset over the ids.
+
+    `complete` says that nothing can follow, not even an end token. After an `error` nothing is known.
+    """
+
+    forced: tuple[int, ...]
+    allowed: np.ndarray
+    complete: bool
+    error: str | None = None
+
+
+class Grammar:
+    """A constraint's process. Any thread may use it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._ids = itertools.count()
+        self._open: set[int] = set()
+        self._states: dict[int, State] = {}
+        self.is_alive = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stream follows it."""
+        return not self._open
+
+    def compile(self, asked: Mapping[str, Any]) -> str | None:
+        """Compile the grammar; return what is wrong with it."""
+        reply = self._ask(asked) and self._receive()
+        return _TOO_MUCH if not reply else json.loads(reply)["error"]
+
+    def start(self, allow: bytes | None, room: int) -> int:
+        """Begin a stream and return its name. `allow` is a bitset of the only ids that may come in it."""
+        with self._lock:
+            id_ = next(self._ids)
+            self._open.add(id_)
+            text = None if allow is None else base64.b64encode(allow).decode("ascii")
+            self._ask({"start": id_, "allow": text, "room": room})
+            return id_
+
+    def accept(self, id_: int, token: int, room: int) -> None:
+        """Say which token was sampled; at most `room` may follow."""
+        with self._lock:
+            self._ask({"accept": id_, "token": token, "room": room})
+
+    def state(self, id_: int) -> State:
+        """Wait for the state after what was asked last."""
+        with self._lock:
+            while id_ not in self._states:
+                reply = self._receive()
+                if reply is None:
+                    return State((), np.zeros(0, np.uint8), complete=False, error=_TOO_MUCH)
+                head, _, mask = reply.partition(b"\n")
+                said = json.loads(head)
+                allowed = np.frombuffer(mask, np.uint8)
+                self._states[said["id"]] = State(tuple(said["forced"]), allowed, said["complete"], said["error"])
+            return self._states.pop(id_)
+
+    def leave(self, id_: int) -> None:
+        """Forget a stream."""
+        with self._lock:
+            self._open.discard(id_)
+            self._states.pop(id_, None)
+            self._ask({"close": id_})
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, message: Mapping[str, Any]) -> bool:
+        try:
+            if self.is_alive:
+                self._connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            self._end()
+        return self.is_alive
+
+    def _receive(self) -> bytes | None:
+        try:
+            if self.is_alive and self._connection.poll(_PATIENCE_SECONDS):
+                return self._connection.recv_bytes()
+        except (EOFError, OSError):
+            pass
+        self._end()
+        return None
+
+    def _end(self) -> None:
+        self.is_alive = False
+        self._connection.close()
+
+
+class Grammars:
+    """The grammars of one engine. Any thread may ask; the process that makes theirs is started by the first."""
+
+    def __init__(self, tokenizer: Any | None, info: EngineInfo) -> None:
+        self._tokenizer = tokenizer
+        self._info = info
+        self._lock = threading.Lock()
+        self._grammars: OrderedDict[Constraint, Grammar] = OrderedDict()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def get(self, constraint: Constraint) -> Grammar:
+        """Return the compiled grammar of `constraint`. Raises RequestError where it is none, or cannot be run."""
+        with self._lock:
+            known = self._grammars.get(constraint)
+            if known is not None and known.is_alive:
+                self._grammars.move_to_end(constraint)
+                return known
+            self._make_room()
+            grammar = Grammar(self._new_process())
+            error = grammar.compile(
+                {**asdict(constraint), "eos_ids": self._eos_ids, "vocab_size": self._info.vocab_size}
+            )
+            if error is not None:
+                grammar.close()
+                raise RequestError(f"constraint.{constraint.kind} cannot be used: {error}", fix="make it simpler")
+            self._grammars[constraint] = grammar
+            return grammar
+
+    def close(self) -> None:
+        """End all processes. Idempotent."""
+        with self._lock:
+            for grammar in self._grammars.values():
+                grammar.close()
+            self._grammars.clear()
+            if self._control is not None and self._worker is not None:
+                self._control.close()
+                self._worker.wait()
+            self._control = self._worker = None
+
+    @property
+    def _eos_ids(self) -> list[int]:
+        return sorted(token for token in self._info.eos_ids if token < self._info.vocab_size)
+
+    def _make_room(self) -> None:
+        for constraint in [one for one, grammar in self._grammars.items() if not grammar.is_alive]:
+            del self._grammars[constraint]
+        if len(self._grammars) < _MOST_GRAMMARS:
+            return
+        idle = next((one for one, grammar in self._grammars.items() if grammar.is_idle), None)
+        if idle is None:
+            raise RequestError(f"{_MOST_GRAMMARS} different constraints are in use already", fix="try again later")
+        self._grammars.pop(idle).close()
+
+    def _new_process(self) -> Connection:
+        control = self._control
+        if control is None or self._worker is None or self._worker.poll() is not None:
+            control = self._start_worker()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(control, [b"."], [theirs.fileno()])
+        return Connection(ours.detach())
+
+    def _start_worker(self) -> socket.socket:
+        """Start what makes the processes. Raises RequestError where the tokenizer, or a package, does not serve."""
+        tokenizer = tokenizer_json(self._tokenizer)
+        ours, theirs = socket.socketpair()
+        script = Path(__file__).with_name("grammar_worker.py")
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        with theirs:
+            # A session of its own, so that Ctrl-C reaches it through the server only.
+            self._worker = subprocess.Popen(
+                [sys.executable, "-P", str(script)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        hello = Connection(os.dup(ours.fileno()))
+        try:
+            hello.send_bytes(json.dumps({"tokenizer": tokenizer, "eos_ids": self._eos_ids}).encode())
+            said = json.loads(hello.recv_bytes())["error"] if hello.poll(_START_SECONDS) else "it does not answer"
+        except (EOFError, OSError):
+            said = "llguidance did not start"
+        finally:
+            hello.close()
+        if said is not None:
+            ours.close()
+            self._worker.kill()
+            self._worker.wait()
+            raise RequestError(f"this server cannot run constraints: {said}", fix="use a mask")
+        self._control = ours
+        return ours
+
+
+def tokenizer_json(tokenizer: Any | None) -> str:
+    """Return a `tokenizers` tokenizer as JSON, without cutting and padding. Raises RequestError where there is none."""
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        missing = "came without a tokenizer" if tokenizer is None else "has no tokenizer.json"
+        raise RequestError(f"this model {missing}, so it takes no constraint", fix="use a mask of token ids")
+    plain = Tokenizer.from_str(backend.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain.to_str()

@@ -1,0 +1,75 @@
+"""One call of a transformers model, the same for every row back-end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+NewCache = Callable[[], Any]
+
+
+class Forward:
+    """A causal language model as a function from tokens and a cache to logits.
+
+    Hides what differs between architectures: what its cache is called, whether `logits_to_keep`
+    and `position_ids` are taken.
+    """
+
+    def __init__(self, model: Any) -> None:
+        accepted = inspect.signature(model.forward).parameters
+        self._model = model
+        self._keeps_logits = "logits_to_keep" in accepted
+        self._takes_positions = "position_ids" in accepted
+        # Mamba and its kind; one that knows neither would ignore its cache without a word.
+        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+        self.config = model.config
+        self.head_size = int(model.get_output_embeddings().weight.shape[0])
+        self.device: torch.device = model.get_input_embeddings().weight.device
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        cache: Any = None,
+        *,
+        num_wanted: int | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run `input_ids` `[rows, tokens]` behind `cache`, which grows in place; alone without one.
+
+        `attention_mask` `[rows, cached + tokens]` and `position_ids` `[rows, tokens]` are needed where rows are
+        padded. Returns the logits after the last `num_wanted` tokens, all by default: `[rows, num_wanted, head_size]`.
+        """
+        arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
+        if cache is not None:
+            arguments[self._cache_name] = cache
+        if attention_mask is not None:
+            arguments["attention_mask"] = attention_mask
+        if position_ids is not None and self._takes_positions:
+            arguments["position_ids"] = position_ids
+        if num_wanted is not None and self._keeps_logits:
+            # 0 would mean all of them: one that nobody wants is cheaper.
+            arguments["logits_to_keep"] = max(1, num_wanted)
+        logits: torch.Tensor = self._model(**arguments).logits
+        return logits if num_wanted is None else logits[:, logits.shape[1] - num_wanted :]
+
+    def packed(self, input_ids: torch.Tensor, position_ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Run the tokens of many rows in one line, `[1, tokens]`, without a cache: attention keeps them apart.
+
+        Returns the logits after the tokens at the places `wanted`, `[wanted, head_size]`. Raises TypeError for a model
+        that cannot be told positions: it would take the line for one text.
+        """
+        if not self._takes_positions:
+            raise TypeError("the model takes no position_ids")
+        arguments = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if self._is_spread:
+            # The last layers are on another device than the first; indices on the host go with either.
+            wanted = wanted.cpu()
+        if self._keeps_logits:
+            logits: torch.Tensor = self._model(**arguments, logits_to_keep=wanted).logits
+            return logits[0]
+        return self._model(**arguments).logits[0, wanted]  # type: ignore[no-any-return]

@@ -1,0 +1,74 @@
+"""The tensors behind the pages: every layer's keys and values of every page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+
+from cogsmith.engine.kv.memory import PageChange
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """What one layer keeps of a token: keys `[heads, key_dim]` and values `[heads, value_dim]`."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of one token in this layer."""
+        return self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+
+
+class Pool:
+    """Keys and values by layer, each `[heads, pages, page_size, dim]` or `[pages, page_size, heads, dim]`.
+
+    Layers of one shape share one tensor, so that a page is copied or cleared in one operation. Memory is zeroed by the
+    system when a page is first written: a large pool costs what is used of it.
+    """
+
+    def __init__(
+        self, shapes: Mapping[int, LayerShape], num_pages: int, page_size: int, *, by_heads: bool = True
+    ) -> None:
+        self.page_size = page_size
+        self._page_dim = 2 if by_heads else 1
+        self.keys: dict[int, torch.Tensor] = {}
+        self.values: dict[int, torch.Tensor] = {}
+        self._stores: list[torch.Tensor] = []
+        alike: dict[LayerShape, list[tuple[dict[int, torch.Tensor], int]]] = defaultdict(list)
+        for layer, shape in shapes.items():
+            alike[replace(shape, value_dim=shape.key_dim)].append((self.keys, layer))
+            alike[replace(shape, key_dim=shape.value_dim)].append((self.values, layer))
+        for shape, owners in alike.items():
+            heads, dim = shape.heads, shape.key_dim
+            size = (heads, num_pages, page_size, dim) if by_heads else (num_pages, page_size, heads, dim)
+            store = torch.zeros((len(owners), *size), dtype=shape.dtype, device=shape.device)
+            self._stores.append(store)
+            for part, (by_layer, layer) in zip(store, owners, strict=True):
+                by_layer[layer] = part
+
+    def change(self, changes: Sequence[PageChange]) -> None:
+        """Copy and clear pages, in order."""
+        for run in _runs(changes):
+            source = run[0].source
+            for store in self._stores:
+                if source is None:
+                    pages = torch.tensor([change.page for change in run], device=store.device)
+                    store.index_fill_(self._page_dim, pages, 0)
+                else:
+                    store.select(self._page_dim, run[0].page).copy_(store.select(self._page_dim, source))
+
+
+def _runs(changes: Sequence[PageChange]) -> Iterator[list[PageChange]]:
+    """Changes that one operation makes: copies one by one, as the next may read what the last has written."""
+    for clears, group in groupby(changes, lambda change: change.source is None):
+        run = list(group)
+        yield from [run] if clears else ([copy] for copy in run)

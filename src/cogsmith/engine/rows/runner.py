@@ -1,0 +1,51 @@
+"""The model's side of a step: token chunks in, logits out. What a row back-end must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from cogsmith.engine.kv.memory import PageChange
+
+
+@dataclass(frozen=True, slots=True)
+class RowChunk:
+    """New tokens of one row: they follow the `start` tokens whose keys and values are there already.
+
+    The logits after each of the last `num_wanted` tokens are returned. A row begins with its first chunk. `pages` are
+    the row's in order, with room for these tokens too; only a back-end that shares beginnings looks at them.
+    """
+
+    row: int
+    start: int
+    tokens: Sequence[int]
+    num_wanted: int
+    pages: Sequence[int] = ()
+
+
+class Runner(Protocol):
+    """Runs chunks of many rows and keeps their KV caches. Used by the engine's thread alone."""
+
+    shares_pages: bool
+    """Whether a row may begin with another's pages: its keys and values lie in the pages that its chunks name."""
+
+    def change_pages(self, changes: Sequence[PageChange]) -> None:
+        """Copy and clear pages, in order. Without effect where no pages are shared."""
+
+    def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
+        """Run one step. Returns logits `[number of wanted, head_size]` in the model's dtype, chunk by chunk."""
+
+    def close_row(self, row: int) -> None:
+        """Forget a row, which may never have had a chunk."""
+
+
+class OwnCaches:
+    """What a back-end inherits whose rows keep caches of their own."""
+
+    shares_pages = False
+
+    def change_pages(self, changes: Sequence[PageChange]) -> None:
+        """Nothing: pages are only counted here."""

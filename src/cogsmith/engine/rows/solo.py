@@ -1,0 +1,77 @@
+"""The row back-ends that are right for every architecture with a cache: each row runs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cogsmith.engine.rows.forward import Forward, NewCache
+from cogsmith.engine.rows.runner import OwnCaches, RowChunk
+
+
+class SoloRunner(OwnCaches):
+    """Runs one row after the other. Slow with many rows, and never wrong about padding.
+
+    `caches` are those of the rows that have been computed in part; whoever takes one out goes on with that row.
+    """
+
+    def __init__(self, forward: Forward, new_cache: NewCache) -> None:
+        self._forward = forward
+        self._new_cache = new_cache
+        self.caches: dict[int, Any] = {}
+
+    def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
+        """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
+        return torch.cat([self._run(chunk) for chunk in chunks])
+
+    def close_row(self, row: int) -> None:
+        """Forget a row, which may never have had a chunk."""
+        self.caches.pop(row, None)
+
+    def _run(self, chunk: RowChunk) -> torch.Tensor:
+        return self._pass(chunk)
+
+    def _pass(self, chunk: RowChunk) -> torch.Tensor:
+        device = self._forward.device
+        ids = torch.tensor([list(chunk.tokens)], device=device)
+        positions = torch.arange(chunk.start, chunk.start + len(chunk.tokens), device=device)[None]
+        if chunk.start == 0:
+            self.caches[chunk.row] = self._new_cache()
+        return self._forward(ids, self.caches[chunk.row], num_wanted=chunk.num_wanted, position_ids=positions)[0]
+
+
+class UnchunkedRunner(SoloRunner):
+    """For a state that goes on by single tokens only, as Mamba's does: its scan of several begins with nothing.
+
+    A prompt is held back until logits are wanted and then computed at once, so it may hold up the other rows. What
+    follows is computed token by token.
+    """
+
+    def __init__(self, forward: Forward, new_cache: NewCache) -> None:
+        super().__init__(forward, new_cache)
+        self._held: dict[int, list[int]] = {}
+
+    def close_row(self, row: int) -> None:
+        """Forget a row, which may never have had a chunk."""
+        super().close_row(row)
+        self._held.pop(row, None)
+
+    def _run(self, chunk: RowChunk) -> torch.Tensor:
+        held = [] if chunk.start == 0 else self._held.pop(chunk.row, None)
+        if held is None:
+            return self._run_singly(chunk)
+        text = [*held, *chunk.tokens]
+        if not chunk.num_wanted:
+            self._held[chunk.row] = text
+            return torch.empty((0, self._forward.head_size), device=self._forward.device)
+        return self._pass(RowChunk(chunk.row, 0, text, chunk.num_wanted))
+
+    def _run_singly(self, chunk: RowChunk) -> torch.Tensor:
+        first_wanted = len(chunk.tokens) - chunk.num_wanted
+        singles = [
+            RowChunk(chunk.row, chunk.start + index, [token], int(index >= first_wanted))
+            for index, token in enumerate(chunk.tokens)
+        ]
+        return torch.cat([self._pass(single) for single in singles])

