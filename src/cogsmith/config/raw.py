@@ -54,7 +54,7 @@ class RawLimits(_Table):
     kv_cache_bytes: PositiveInt | None = Field(
         default=_LIMITS.kv_cache_bytes,
         description="Memory for keys and values, those that are kept for later texts included. Left out: room for "
-        "twice all rows' whole contexts, within 85 % of a GPU's free memory or a quarter of a machine's.",
+        "twice all rows' whole contexts, within 85 % of a GPU's free memory or an eighth of a machine's.",
     )
     max_context: PositiveInt | None = Field(
         default=_LIMITS.max_context,

@@ -30,6 +30,11 @@ from cogsmith.manifest import Limits
 _log = logging.getLogger("cogsmith.engine")
 
 
+_FEW_PROMPT_TOKENS = 256
+_PROMPT_TOKENS = {"cuda": 2048}
+"""What a step takes of prompts, by device: as much as it computes in about the time of a step that only decodes."""
+
+
 class TransformersEngine:
     """An `engine.base.Engine` over a loaded model. `close()` it when done.
 
@@ -42,14 +47,15 @@ class TransformersEngine:
         loaded: LoadedModel,
         limits: Limits,
         *,
-        max_prompt_tokens_per_step: int = 256,
+        max_prompt_tokens_per_step: int | None = None,
         back_ends: tuple[str, ...] = ALL,
     ) -> None:
         self._limits = limits
         rows = choose_rows(loaded, limits, allowed=back_ends)
         memory = rows.new_memory()
         self.info = replace(loaded.info(runner=rows.name, max_context=None), max_context=rows.max_context)
-        scheduler = Scheduler(memory, limits.max_batch_size, max_prompt_tokens_per_step)
+        most = max_prompt_tokens_per_step or _PROMPT_TOKENS.get(self.info.device.partition(":")[0], _FEW_PROMPT_TOKENS)
+        scheduler = Scheduler(memory, limits.max_batch_size, most)
         self._stepper = Stepper(scheduler, rows.new_runner, self.info)
         self._rules = RuleBook(self.info)
         self._grammars = Grammars(loaded.tokenizer, self.info)

@@ -11,7 +11,7 @@ import torch
 _GPU_SHARE = 0.85
 """Of a GPU's memory that the weights leave free; the rest is for a step's own tensors."""
 
-_CPU_SHARE = 0.25
+_CPU_SHARE = 0.125
 """Of a machine's free memory: the user has other programs there."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
 import torch
 
 from cogsmith.engine.kv.memory import PageChange
@@ -50,7 +51,7 @@ class Pool:
         for shape, owners in alike.items():
             heads, dim = shape.heads, shape.key_dim
             size = (heads, num_pages, page_size, dim) if by_heads else (num_pages, page_size, heads, dim)
-            store = torch.zeros((len(owners), *size), dtype=shape.dtype, device=shape.device)
+            store = _zeros((len(owners), *size), shape.dtype, shape.device)
             self._stores.append(store)
             for part, (by_layer, layer) in zip(store, owners, strict=True):
                 by_layer[layer] = part
@@ -65,6 +66,14 @@ class Pool:
                     store.index_fill_(self._page_dim, pages, 0)
                 else:
                     store.select(self._page_dim, run[0].page).copy_(store.select(self._page_dim, source))
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros that take memory where they are written to: on a CPU torch writes its own at once, numpy leaves that."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    bytes_ = np.zeros((*size[:-1], size[-1] * dtype.itemsize), np.uint8)
+    return torch.from_numpy(bytes_).view(dtype)
 
 
 def _runs(changes: Sequence[PageChange]) -> Iterator[list[PageChange]]:
