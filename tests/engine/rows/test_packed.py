@@ -114,6 +114,32 @@ def test_capped_scores_equal_plain_passes(name):
         assert torch.allclose(found, plain_logprobs(model, text), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["grouped heads", "one head for each", "window"])
+def test_rows_behind_one_beginning_equal_plain_passes(name, dtype):
+    model, draw = MODELS[name]().to(dtype), random.Random(7)
+    forward = Forward(model)
+    pool = Pool(paged_layers(forward), 100, PAGE)
+    runner = PackedRunner(forward, pool, by_groups)
+    stems = [[draw.randrange(VOCAB) for _ in range(size)] for size in (75, 90)]
+    cuts = [(0, 72), (0, 72), (0, 64), (1, 88), (1, 80), (0, 0), (1, 72)]
+    rows = []
+    for number, (stem, cut) in enumerate(cuts):
+        own = [draw.randrange(VOCAB) for _ in range(draw.randint(1, 12))]
+        begun = 12 * stem
+        pages = [*range(begun, begun + cut // PAGE), *range(24 + 8 * number, 32 + 8 * number)]
+        rows.append((stems[stem][:cut] + own, cut, pages))
+    with torch.inference_mode():
+        for stem, text in enumerate(stems):
+            runner.forward([RowChunk(100 + stem, 0, text, 0, range(12 * stem, 12 * stem + 12))])
+        chunks = [RowChunk(i, cut, text[cut:], len(text) - cut, pages) for i, (text, cut, pages) in enumerate(rows)]
+        parts = torch.split(runner.forward(chunks), [len(chunk.tokens) for chunk in chunks])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.5
+    for (text, cut, _), part in zip(rows, parts, strict=True):
+        found = torch.log_softmax(part.float(), -1)
+        assert torch.allclose(found, plain_logprobs(model, text)[cut:], atol=tolerance)
+
+
 def test_another_rows_infinities_stay_in_its_own_row():
     model = tiny_llama()
     forward = Forward(model)

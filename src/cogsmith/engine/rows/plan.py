@@ -44,7 +44,7 @@ class Plan:
 
         Filled up with a page of the row's own: another's may hold infinities, which no mask makes harmless.
         """
-        pages = self._chunks[row].pages[first : self.num_pages[row]]
+        pages = self._chunks[row].pages[first : min(first + count, int(self.num_pages[row]))]
         return np.asarray([*pages, *[pages[-1]] * (count - len(pages))], np.int64)
 
     def on(self, device: torch.device) -> Plan:
