@@ -12,6 +12,7 @@ REFUSED = [
     ("cog.gpu = false", "cog.gpu", "the vLLM of a container runs on GPUs only", "cog.gpu = true"),
     ("cog = {python = '3.10', concurrency = 1}", "cog.python", "vLLM needs Python 3.11", "cog.python = "),
     ("quant.bits = 4", "quant", "quant is for the default engine", "AWQ"),
+    ("prepack = false", "prepack", "vLLM lays weights out itself", "remove it"),
     ("config.load_in_8bit = true", "config.load_in_8bit", "an argument of from_pretrained", "dtype"),
     ("config.device_map = 'auto'", "config.device_map", "an argument of from_pretrained", "below vllm"),
     ("vllm.max_num_seqs = 8", "vllm.max_num_seqs", "is said by limits.max_batch_size", "limits.max_batch_size"),

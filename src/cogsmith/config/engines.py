@@ -64,6 +64,10 @@ def _weights(section: Section) -> Iterator[Finding]:
             "quant is for the default engine: vLLM takes weights as they are",
             "remove it, and name weights that come quantised, as FP8, AWQ or GPTQ",
         )
+    if section.get("prepack") is not None:
+        yield Finding(
+            section.origin("prepack"), "prepack is for the default engine: vLLM lays weights out itself", "remove it"
+        )
     for key in _table(section, "config"):
         if key not in _FOR_VLLM:
             yield Finding(

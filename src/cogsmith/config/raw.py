@@ -179,11 +179,12 @@ class RawModel(_Table):
     )
     limits: RawLimits = Field(default_factory=RawLimits, description="What one server grants.")
     cog: RawCog = Field(default_factory=RawCog, description="The container.")
-    quant: RawQuant = Field(default_factory=RawQuant, description="Weights in fewer bits.")
+    quant: RawQuant = Field(default_factory=RawQuant, description="Weights in fewer bits, with the default engine.")
     prepack: bool | None = Field(
         default=None,
         description="On a CPU: whether weights are laid out for oneDNN, which makes steps of few tokens 1.2 to 1.6 "
-        "times as fast. Left out: where that changes no result, as in bfloat16; in float32 sums come in another order.",
+        "times as fast. Left out: where that changes no result, as in bfloat16; in float32 sums come in another order. "
+        "The default engine's only.",
     )
     requirements: list[Annotated[str, AfterValidator(rules.pinned_requirement)]] = Field(
         default=[], description='Further Python packages for the container, each pinned: `"NAME==VERSION"`.'
