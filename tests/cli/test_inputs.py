@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from cogsmith.cli.inputs import parse_ids, read_constraint, read_messages, read_prompts
+from cogsmith.errors import UserError
 
 
 def test_a_file_is_one_prompt_unless_a_delimiter_parts_it(tmp_path):
@@ -47,6 +48,22 @@ def test_a_schema_and_a_grammar_come_as_text_or_from_a_file(tmp_path):
         assert read_constraint(None, None, given, None) == {"lark": 'start: "a"'}
     assert read_constraint(None, None, None, ["yes", "no"]) == {"choice": ["yes", "no"]}
     assert read_constraint(None, None, None, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("", None, None, None), "--regex is empty"),
+        ((None, "{", None, None), "--json-schema is no JSON"),
+        ((None, "[1]", None, None), "--json-schema is no JSON object"),
+        ((None, "gone.json", None, None), "gone.json cannot be read: No such file or directory"),
+        ((None, None, "gone.lark", None), "gone.lark cannot be read: No such file or directory"),
+        ((None, None, None, ["yes", ""]), r"--choice\[1\] is an empty text"),
+    ],
+)
+def test_what_no_server_would_take_is_refused_before_a_model_is_loaded(given, told):
+    with pytest.raises(UserError, match=told):
+        read_constraint(*given)
 
 
 def test_there_is_one_constraint():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
-from cogsmith.errors import UserError
+from cogsmith import lmtp
+from cogsmith.errors import ProtocolError, UserError
+from cogsmith.lmtp import constraints
 
 FILE_PREFIX = "file::"
 
@@ -58,17 +61,29 @@ def read_constraint(
 ) -> dict[str, Any]:
     """Return the constraint that the options name, empty for none; schema and grammar as text or from a file of it.
 
-    Raises typer's usage error for several, UserError for a file that cannot be read.
+    Raises typer's usage error for several, UserError for a file that cannot be read and for what no server would take.
     """
     named: dict[str, Any] = {"regex": regex, "json_schema": json_schema, "lark": lark, "choice": choice or None}
     given = {kind: value for kind, value in named.items() if value is not None}
     if len(given) > 1:
         raise typer.BadParameter("give one of --regex, --json-schema, --lark and --choice TEXT...")
-    if json_schema is not None:
-        return {"json_schema": json_schema if json_schema.lstrip().startswith("{") else _read(Path(json_schema))}
-    if lark is not None:
-        return {"lark": lark if ":" in lark and not Path(lark).is_file() else _read(Path(lark))}
+    if json_schema is not None and not json_schema.lstrip().startswith(("{", "[")):
+        given["json_schema"] = _read(
+            Path(json_schema), 'give a schema, such as \'{"type": "object"}\', or a file of it'
+        )
+    if lark is not None and (":" not in lark or Path(lark).is_file()):
+        given["lark"] = _read(Path(lark), "give a grammar, such as 'start: \"a\"+', or a file of it")
+    for kind in given:
+        _check_constraint(f"--{kind.replace('_', '-')}", kind, given)
     return given
+
+
+def _check_constraint(option: str, kind: str, given: Mapping[str, Any]) -> None:
+    # The client checks this too, but only once it is connected, and a local model loads for that.
+    try:
+        constraints.check(msgspec.convert(given, lmtp.Constraint))
+    except ProtocolError as error:
+        raise UserError(error.message.replace(f"constraint.{kind}", option), fix=error.fix) from error
 
 
 def parse_ids(option: str, value: str) -> tuple[int, ...]:
@@ -78,8 +93,9 @@ def parse_ids(option: str, value: str) -> tuple[int, ...]:
     return tuple(map(int, re.split(r"[\s,]+", value.strip())))
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, fix: str = "name a text file in UTF-8") -> str:
     try:
         return typer.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}", fix="name a text file in UTF-8") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read: {reason}", fix=fix) from error

@@ -33,7 +33,9 @@ def check(constraint: Constraint) -> None:
     if kind == "json_schema":
         _check_schema(value)
     elif not value:
-        raise ProtocolError(f"constraint.{kind} is empty", fix=_FIX)
+        raise ProtocolError(
+            f"constraint.{kind} is empty", fix="give one text at least" if kind == "choice" else "give a text"
+        )
     if constraint.choice is not None and "" in constraint.choice:
         empty = constraint.choice.index("")
         raise ProtocolError(f"constraint.choice[{empty}] is an empty text", fix="give texts of one character at least")
