@@ -50,6 +50,11 @@ def test_a_schema_and_a_grammar_come_as_text_or_from_a_file(tmp_path):
     assert read_constraint(None, None, None, []) == {}
 
 
+def test_a_grammar_may_be_longer_than_a_path():
+    grammar = "start: " + " ".join(f"/{i}/" for i in range(2000))
+    assert read_constraint(None, None, grammar, None) == {"lark": grammar}
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -71,7 +71,7 @@ def read_constraint(
         given["json_schema"] = _read(
             Path(json_schema), 'give a schema, such as \'{"type": "object"}\', or a file of it'
         )
-    if lark is not None and (":" not in lark or Path(lark).is_file()):
+    if lark is not None and (":" not in lark or _is_file(lark)):
         given["lark"] = _read(Path(lark), "give a grammar, such as 'start: \"a\"+', or a file of it")
     for kind in given:
         _check_constraint(f"--{kind.replace('_', '-')}", kind, given)
@@ -84,6 +84,14 @@ def _check_constraint(option: str, kind: str, given: Mapping[str, Any]) -> None:
         constraints.check(msgspec.convert(given, lmtp.Constraint))
     except ProtocolError as error:
         raise UserError(error.message.replace(f"constraint.{kind}", option), fix=error.fix) from error
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except OSError:
+        # Too long for a path, as a grammar may be.
+        return False
 
 
 def parse_ids(option: str, value: str) -> tuple[int, ...]:

@@ -33,9 +33,7 @@ def check(constraint: Constraint) -> None:
     if kind == "json_schema":
         _check_schema(value)
     elif not value:
-        raise ProtocolError(
-            f"constraint.{kind} is empty", fix="give one text at least" if kind == "choice" else "give a text"
-        )
+        raise ProtocolError(f"constraint.{kind} is empty", fix="give one character at least")
     if constraint.choice is not None and "" in constraint.choice:
         empty = constraint.choice.index("")
         raise ProtocolError(f"constraint.choice[{empty}] is an empty text", fix="give texts of one character at least")
