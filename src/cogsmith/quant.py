@@ -116,6 +116,9 @@ class Quant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return f"4-bit {self.type}, {'double' if self.double else 'single'}"
 
 
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Quant)}
+
+
 class Fault(NamedTuple):
     """Something wrong with the settings: at which key, as it is spelled there."""
 
@@ -253,6 +256,3 @@ def _embedding_parameters(shape: Mapping[str, Any]) -> int:
         return 0
     tied = shape.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
     return vocab * hidden * (1 if tied else 2)
-
-
-_TYPES = {field.name: field.type for field in msgspec.structs.fields(Quant)}

@@ -23,6 +23,13 @@ def admit(request: Request, info: EngineInfo, limits: Limits) -> None:
         _admit_generate(request, info, limits)
 
 
+def check_room(num_present: int, limits: Limits) -> None:
+    """Check that one more may come where `num_present` run or wait. Raises RequestError where the queue is full."""
+    # One that has just come goes to a free row first: requests wait only once there are more than rows.
+    if num_present >= limits.max_batch_size + limits.max_queue:
+        raise RequestError(f"the queue is full ({limits.max_queue} operations wait)", fix="try again later")
+
+
 def _admit_generate(request: GenerateRequest, info: EngineInfo, limits: Limits) -> None:
     if not request.prompt:
         begin = f"the BOS id {info.bos_id}" if info.bos_id is not None else "a token"

@@ -44,6 +44,12 @@ class Answer:
     logprobs: dict[int, float] | None = None
     is_possible: bool = True
 
+    @classmethod
+    def of_first(cls, request: ScoreRequest) -> Answer:
+        """The score of the first token after an empty prompt: nothing comes before it, so 0.0 by definition."""
+        token = request.scored[0]
+        return cls(token, 0.0, {token: 0.0}, {} if request.logprob_ids else None)
+
     @property
     def is_finite(self) -> bool:
         """False where the model itself gave infinities or NaN: one of them spoils its whole row."""

@@ -9,6 +9,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -156,7 +157,7 @@ class Grammars:
             )
             if error is not None:
                 grammar.close()
-                raise RequestError(f"constraint.{constraint.kind} cannot be used: {error}", fix="make it simpler")
+                raise _unusable(constraint.kind, error)
             self._grammars[constraint] = grammar
             return grammar
 
@@ -196,7 +197,7 @@ class Grammars:
 
     def _start_worker(self) -> socket.socket:
         """Start what makes the processes. Raises RequestError where the tokenizer, or a package, does not serve."""
-        tokenizer = tokenizer_json(self._tokenizer)
+        greeting = {"tokenizer": tokenizer_json(self._tokenizer), "eos_ids": self._eos_ids}
         ours, theirs = socket.socketpair()
         script = Path(__file__).with_name("grammar_worker.py")
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
@@ -210,21 +211,34 @@ class Grammars:
                 env=environment,
                 start_new_session=True,
             )
-        hello = Connection(os.dup(ours.fileno()))
-        try:
-            hello.send_bytes(json.dumps({"tokenizer": tokenizer, "eos_ids": self._eos_ids}).encode())
-            said = json.loads(hello.recv_bytes())["error"] if hello.poll(_START_SECONDS) else "it does not answer"
-        except (EOFError, OSError):
-            said = "llguidance did not start"
-        finally:
-            hello.close()
-        if said is not None:
+        error = _greet(ours, greeting)
+        if error is not None:
             ours.close()
             self._worker.kill()
             self._worker.wait()
-            raise RequestError(f"this server cannot run constraints: {said}", fix="use a mask")
+            raise RequestError(f"this server cannot run constraints: {error}", fix="use a mask")
         self._control = ours
         return ours
+
+
+def _unusable(kind: str, error: str) -> RequestError:
+    # llguidance ends with a listing of the grammar, which is the client's own text in Lark alone.
+    reason = error if kind == "lark" else re.split(r"\n +1 \| start:", error)[0]
+    fix = "make it simpler" if error == _TOO_MUCH else "write it otherwise"
+    return RequestError(f"constraint.{kind} cannot be used: {reason}", fix=fix)
+
+
+def _greet(worker: socket.socket, greeting: Mapping[str, Any]) -> str | None:
+    """Send a new worker what it needs first; return what is wrong with it."""
+    with Connection(os.dup(worker.fileno())) as hello:
+        try:
+            hello.send_bytes(json.dumps(greeting).encode())
+            if not hello.poll(_START_SECONDS):
+                return "it does not answer"
+            error: str | None = json.loads(hello.recv_bytes())["error"]
+            return error
+        except (EOFError, OSError):
+            return "llguidance did not start"
 
 
 def tokenizer_json(tokenizer: Any | None) -> str:

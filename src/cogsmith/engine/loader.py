@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cogsmith.quant import Quant
 # Configs name their longest text in many ways; the first that is there counts.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 # For models without a stated limit (ALiBi, state-space): a bound on memory, not on what they can do.
-UNSTATED_CONTEXT = 32768
+_UNSTATED_CONTEXT = 32768
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,6 @@ class LoadedModel:
         """All ids that end a text: generation config, model config and tokenizer each may know some."""
         return eos_ids(self.model.generation_config, self.model.config.get_text_config(), self.tokenizer)
 
-    @property
-    def max_context(self) -> int | None:
-        """Longest text the model was made for, in tokens; None where its config does not say."""
-        return stated_context(self.model.config)
-
-    @property
-    def has_recurrent_state(self) -> bool:
-        """Whether some layer keeps a state that is no list of keys and values, and so cannot be padded."""
-        from transformers.cache_utils import DynamicLayer
-
-        layers = self.new_cache().layers
-        return any(not isinstance(layer, DynamicLayer) or hasattr(layer, "conv_states") for layer in layers)
-
     def new_cache(self) -> Any:
         """An empty cache of the kind that this architecture needs."""
         from transformers import DynamicCache
@@ -66,8 +54,7 @@ class LoadedModel:
         return DynamicCache(config=self.model.config)
 
     def info(self, *, runner: str, max_context: int | None) -> EngineInfo:
-        """Describe the model; `max_context` is a limit from outside, never widening the model's own."""
-        stated = self.max_context or max_context or UNSTATED_CONTEXT
+        """Describe the model; `max_context` is a limit from outside, None for none."""
         config = self.model.config.get_text_config()
         parameter = next(self.model.parameters())
         return EngineInfo(
@@ -75,7 +62,7 @@ class LoadedModel:
             engine="transformers",
             head_size=self.head_size,
             vocab_size=self.vocab_size,
-            max_context=min(stated, max_context or stated),
+            max_context=longest_context(self.model.config, max_context),
             eos_ids=self.eos_ids,
             bos_id=getattr(self.tokenizer, "bos_token_id", None),
             parameters=self.model.num_parameters(),
@@ -99,8 +86,12 @@ def load(folder: Path, model_args: Mapping[str, Any], *, name: str, quant: Quant
     is one that the CPU computes well. Either is overridden by `model_args`. Nothing is fetched from anywhere.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     limit_threads()
+    if not sys.stderr.isatty():
+        # A log would hold a line for every redrawing.
+        logging.disable_progress_bar()
     config = read_config(folder, model_args)
     dtype = asked_dtype(model_args) or _best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
@@ -131,10 +122,14 @@ def eos_ids(*holders: Any) -> frozenset[int]:
     return frozenset(ids)
 
 
-def stated_context(config: Any) -> int | None:
-    """Return the longest text that a transformers config is for, in tokens; None where it does not say."""
-    config = config.get_text_config()
-    return next((value for key in _CONTEXT_KEYS if (value := getattr(config, key, None))), None)
+def longest_context(config: Any, limit: int | None) -> int:
+    """Return the longest text of a model of this transformers config, in tokens: its own, or `limit` if that is less.
+
+    Where the config does not say, `limit` alone counts.
+    """
+    text = config.get_text_config()
+    stated = next((value for key in _CONTEXT_KEYS if (value := getattr(text, key, None))), None)
+    return min(stated or limit or _UNSTATED_CONTEXT, limit or sys.maxsize)
 
 
 def trusts_code(model_args: Mapping[str, Any]) -> bool:

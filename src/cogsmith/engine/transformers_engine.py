@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Hashable
-from dataclasses import replace
 
-from cogsmith.engine.admission import admit
+from cogsmith.engine.admission import admit, check_room
 from cogsmith.engine.answer import Answer
 from cogsmith.engine.base import Handle
 from cogsmith.engine.constraint import start
@@ -29,6 +28,7 @@ from cogsmith.manifest import Limits
 
 _log = logging.getLogger("cogsmith.engine")
 
+_ENDING = "the engine is shutting down"
 
 _FEW_PROMPT_TOKENS = 256
 _PROMPT_TOKENS = {"cuda": 2048}
@@ -53,7 +53,7 @@ class TransformersEngine:
         self._limits = limits
         rows = choose_rows(loaded, limits, allowed=back_ends)
         memory = rows.new_memory()
-        self.info = replace(loaded.info(runner=rows.name, max_context=None), max_context=rows.max_context)
+        self.info = loaded.info(runner=rows.name, max_context=rows.max_context)
         most = max_prompt_tokens_per_step or _PROMPT_TOKENS.get(self.info.device.partition(":")[0], _FEW_PROMPT_TOKENS)
         scheduler = Scheduler(memory, limits.max_batch_size, most)
         self._stepper = Stepper(scheduler, rows.new_runner, self.info)
@@ -94,13 +94,10 @@ class TransformersEngine:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise RequestError("the engine is shutting down")
-        scheduler, limits = self._stepper.scheduler, self._limits
+            raise RequestError(_ENDING)
+        scheduler = self._stepper.scheduler
         # In the order opposite to a sequence's way, so that none is counted twice while the engine's thread moves it.
-        present = len(scheduler.running) + len(scheduler.waiting) + len(self._inbox)
-        # Those in the inbox go to free rows first: they wait only once there are more than those.
-        if present >= limits.max_batch_size + limits.max_queue:
-            raise RequestError(f"the queue is full ({limits.max_queue} operations wait)", fix="try again later")
+        check_room(len(scheduler.running) + len(scheduler.waiting) + len(self._inbox), self._limits)
 
     def _loop(self) -> None:
         while self._take_in():
@@ -131,20 +128,15 @@ class TransformersEngine:
             self._stepper.fail_all(f"the engine failed: {type(error).__name__}: {error}")
 
     def _end_all(self) -> None:
-        self._stepper.fail_all("the engine is shutting down")
+        self._stepper.fail_all(_ENDING)
         scheduler = self._stepper.scheduler
         for sequence in (*scheduler.waiting, *self._inbox):
-            sequence.emit(FailedEvent("the engine is shutting down"))
+            sequence.emit(FailedEvent(_ENDING))
 
 
 def _answers_without_model(sequence: Sequence) -> bool:
-    """Give the first token of an empty prompt its score, and return whether that was all.
-
-    Nothing comes before it, so 0.0 by definition.
-    """
+    """Give the first token of an empty prompt its score, and return whether that was all."""
     request = sequence.request
     if not isinstance(request, ScoreRequest) or request.prompt:
         return False
-    first = request.scored[0]
-    answer = Answer(first, 0.0, {first: 0.0}, {} if request.logprob_ids else None)
-    return sequence.emit(*scored_events(request, [answer], ends=len(request.scored) == 1))
+    return sequence.emit(*scored_events(request, [Answer.of_first(request)], ends=len(request.scored) == 1))

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from cogsmith.engine.kv.memory import PAGE_SIZE, KVMemory
-from cogsmith.engine.loader import LoadedModel
+from cogsmith.engine.loader import LoadedModel, longest_context
 from cogsmith.engine.quantization import couples_rows
 from cogsmith.engine.rows.batch import whole_cache
 from cogsmith.engine.rows.budget import kv_budget
 from cogsmith.engine.rows.forward import Forward
-from cogsmith.engine.rows.hazards import hazards
+from cogsmith.engine.rows.hazards import Hazards, hazards
 from cogsmith.engine.rows.kernels import kernels_for
 from cogsmith.engine.rows.packed import paged_layers
 from cogsmith.engine.rows.padded import PaddedRunner
@@ -66,27 +67,36 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
     forward = Forward(loaded.model)
     dangers = hazards(forward.config)
     self_test = SelfTest(forward, loaded.vocab_size)
-    context = min(loaded.info(runner="", max_context=limits.max_context).max_context, dangers.defined_until or _ANY)
+    room = _Room(limits, _context(forward.config, limits, dangers))
     border = dangers.one_regime_until
+    if border is not None and room.context <= border:
+        border = None
     if couples_rows(loaded.model):
         allowed = tuple(name for name in allowed if name in _ALONE)
-    if border is not None and context > border:
-        if limits.max_context is None:
-            # Longer texts cost batches and shared beginnings: only for those who ask for them.
-            context = border
-            _log.warning("texts beyond %d tokens are computed otherwise: limits.max_context allows them", border)
-        else:
-            return _by_regimes(loaded, forward, self_test, _Room(limits, context), border)
-    room = _Room(limits, context)
-    if "packed" in allowed and dangers.windows is not None:
+    if "packed" in allowed and dangers.windows is not None and border is None:
         rows = _packed(forward, self_test, room, dangers.windows)
         if rows is not None:
             return rows
-    if context > (dangers.batched_until or _ANY):
+    if room.context > (dangers.batched_until or _ANY):
         allowed = tuple(name for name in allowed if not name.startswith("padded"))
     makers = _makers(loaded, forward)
     name = next((name for name in makers if name in allowed and self_test.passes(makers[name]())), "recompute")
-    return room.rows(name, makers[name], _cached_bytes(loaded, forward), [forward.device])
+    bytes_per_token = _cached_bytes(loaded, forward)
+    if border is not None:
+        # A row that crosses the border is held twice for a moment.
+        return room.rows(name, partial(RegimesRunner, makers[name], border), 2 * bytes_per_token, [forward.device])
+    return room.rows(name, makers[name], bytes_per_token, [forward.device])
+
+
+def _context(config: Any, limits: Limits, dangers: Hazards) -> int:
+    """The longest text that is right, as far as memory allows, in tokens."""
+    context = min(longest_context(config, limits.max_context), dangers.defined_until or _ANY)
+    border = dangers.one_regime_until
+    if border is not None and context > border and limits.max_context is None:
+        # Longer texts cost batches and shared beginnings: only for those who ask for them.
+        _log.warning("texts beyond %d tokens are computed otherwise: limits.max_context allows them", border)
+        return border
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +143,6 @@ def _makers(loaded: LoadedModel, forward: Forward) -> dict[str, Callable[[], Run
         "solo_unchunked": lambda: UnchunkedRunner(forward, loaded.new_cache),
         "recompute": lambda: RecomputeRunner(forward),
     }
-
-
-def _by_regimes(loaded: LoadedModel, forward: Forward, self_test: SelfTest, room: _Room, border: int) -> Rows:
-    """The back-end for a model that computes texts beyond `border` otherwise than shorter ones."""
-    makers = _makers(loaded, forward)
-    name = next((name for name in makers if self_test.passes(makers[name]())), "recompute")
-    new_runner = partial(RegimesRunner, makers[name], border)
-    # A row that crosses the border is held twice for a moment.
-    return room.rows(name, new_runner, 2 * _cached_bytes(loaded, forward), [forward.device])
 
 
 @torch.inference_mode()

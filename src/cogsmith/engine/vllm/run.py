@@ -63,7 +63,7 @@ class Runner:
 
     async def _score(self, sequence: Sequence, request: ScoreRequest) -> None:
         parts = await asyncio.gather(*map(self._collect, side_by_side(request, self._info, self._most_pieces)))
-        first = [] if request.prompt else [_unasked(request)]
+        first = [] if request.prompt else [Answer.of_first(request)]
         answers = [*first, *(answer for part in parts for answer in part)]
         _emit(sequence, scored_events(request, answers, ends=True))
 
@@ -76,12 +76,6 @@ class Runner:
         async with aclosing(self._llm.generate(prompt, piece.params, next(self._names))) as outputs:
             async for output in outputs:
                 yield list(_read(piece, output.outputs[0]))
-
-
-def _unasked(request: ScoreRequest) -> Answer:
-    """Return the score of a text's first token: nothing comes before it, so 0.0 by definition."""
-    token = request.scored[0]
-    return Answer(token, 0.0, {token: 0.0}, {} if request.logprob_ids else None)
 
 
 def _read(piece: Piece, output: CompletionOutput) -> Iterator[Answer]:

@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cogsmith.engine import constraint
-from cogsmith.engine.admission import admit
+from cogsmith.engine.admission import admit, check_room
 from cogsmith.engine.base import EngineInfo, Handle
 from cogsmith.engine.fair_queue import FairQueue
 from cogsmith.engine.grammars import Grammars
@@ -87,8 +87,7 @@ class VLLMEngine:
     def _check_open(self) -> None:
         if self._closing:
             raise RequestError(_ENDING)
-        if self._num_present >= self._limits.max_batch_size + self._limits.max_queue:
-            raise RequestError(f"the queue is full ({self._limits.max_queue} operations wait)", fix="try again later")
+        check_room(self._num_present, self._limits)
 
     def _add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
