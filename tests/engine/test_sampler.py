@@ -6,43 +6,17 @@ import numpy as np
 import pytest
 import torch
 from transformers.generation.logits_process import (
-    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from cogsmith.engine.answer import Wanted
-from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
-from cogsmith.engine.rules import RuleBook
 from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.sequence import Sequence
 
-VOCAB = 50
-
-
-def book(head=VOCAB, vocab=None, eos=frozenset()):
-    return RuleBook(EngineInfo("tiny", "transformers", head, vocab or head, 64, eos, None, 1, 1, 1, "float32", "cpu"))
-
-
-def logits(rows=1, seed=0):
-    return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
-
-
-def sequence(
-    prompt=(1, 2, 3), *, generated=(), bias=None, top_logprobs=1, allow=None, logprob_ids=(), size=VOCAB, **sampling
-):
-    settings = {"bias": bias or {}, "top_logprobs": top_logprobs, "allow": allow, "logprob_ids": logprob_ids}
-    request = GenerateRequest(tuple(prompt), 10, Sampling(**sampling), **settings)
-    made = Sequence.of(request, lambda events: None, rules=book(size).of(request))
-    for token in generated:
-        made.append(token)
-    return made
-
-
-def one(scores, **settings):
-    return sample(scores.clone(), [sequence(**settings)], VOCAB)[0]
+from .sampling import VOCAB, book, logits, one, sequence
 
 
 def test_greedy_takes_the_likeliest_token_with_its_normalised_logprob():
@@ -83,13 +57,6 @@ def test_a_bias_on_ids_beyond_the_head_changes_nothing():
     assert one(scores, bias={VOCAB: 100.0, 10**6: 100.0}) == one(scores)
 
 
-def test_rows_with_different_masks_share_a_step():
-    scores = logits(3)
-    rows = [sequence(bias={5: 100.0}), sequence(), sequence(bias={6: 100.0})]
-    tokens = [answer.token for answer in sample(scores.clone(), rows, VOCAB)]
-    assert tokens == [5, scores[1].argmax().item(), 6]
-
-
 @pytest.mark.parametrize("count", [0, 1, 5, VOCAB, VOCAB + 10])
 def test_each_row_gets_as_many_alternatives_as_it_asked_for(count):
     scores = logits(2)
@@ -105,34 +72,6 @@ def test_the_sampled_token_is_listed_besides_the_best_ones():
     assert {len(answer.top_logprobs) for answer in answers} == {2, 3}
     for answer in answers:
         assert set(answer.top_logprobs) == best | {answer.token}
-
-
-@pytest.mark.parametrize("penalty", [0.5, 1.3, 2.0])
-def test_repetition_penalty_equals_transformers(penalty):
-    scores = logits()
-    answer = one(scores, prompt=(1, 2, 3, 2), generated=(7, 8), repetition_penalty=penalty, top_logprobs=VOCAB)
-    ids = torch.tensor([[1, 2, 3, 2, 7, 8]])
-    expected = torch.log_softmax(RepetitionPenaltyLogitsProcessor(penalty)(ids, scores.clone()), -1)[0]
-    for token, logprob in answer.top_logprobs.items():
-        assert logprob == pytest.approx(expected[token].item(), abs=1e-5)
-
-
-def test_presence_and_frequency_penalties_count_the_continuation_only():
-    scores = logits()
-    answer = one(
-        scores,
-        prompt=(1, 2, 3),
-        generated=(7, 7, 8),
-        presence_penalty=0.5,
-        frequency_penalty=0.25,
-        top_logprobs=VOCAB,
-    )
-    expected = scores[0].clone()
-    expected[7] -= 0.5 + 2 * 0.25
-    expected[8] -= 0.5 + 0.25
-    expected = torch.log_softmax(expected, -1)
-    for token, logprob in answer.top_logprobs.items():
-        assert logprob == pytest.approx(expected[token].item(), abs=1e-5)
 
 
 def test_the_logprob_does_not_depend_on_temperature_and_truncation():
@@ -185,124 +124,6 @@ def test_a_nucleus_wider_than_the_first_candidates_is_found():
     assert len(drawn) == 300
 
 
-class Allows:
-    """A constraint that allows the same ids at each step."""
-
-    def __init__(self, *ids, size=VOCAB):
-        self._bits = np.packbits(np.isin(np.arange(size), ids), bitorder="little")
-
-    def allowed(self):
-        return self._bits
-
-
-def constrained(constraint, **settings):
-    row = sequence(**settings)
-    row.constraint = constraint
-    return row
-
-
-EVERY_WAY = [
-    {},
-    {"temperature": 1.0},
-    {"temperature": 2.5, "top_p": 0.99},
-    {"temperature": 0.7, "top_p": 0.5, "top_logprobs": 40},
-    {"temperature": 1.0, "top_k": 12},
-    {"temperature": 1.3, "top_k": 200, "top_p": 0.9},
-    {"repetition_penalty": 1.3, "generated": (4, 4, 5)},
-    {"presence_penalty": 0.4, "frequency_penalty": 0.2, "generated": (4, 4, 5), "temperature": 1.0},
-    {"bias": {4: 3.0, 9: -1.0}, "temperature": 1.0},
-    {"logprob_ids": tuple(range(0, 300, 7))},
-    {"allow": b"\x55" * 40, "temperature": 1.0, "top_p": 0.8},
-    {"top_logprobs": 300},
-]
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("size", [333, 5000])
-def test_a_row_is_the_same_to_the_last_bit_whatever_shares_its_step(size, threads):
-    scores = torch.randn(len(EVERY_WAY), size, generator=torch.Generator().manual_seed(1)) * 3
-
-    def rows():
-        made = [sequence(size=size, seed=i, **settings) for i, settings in enumerate(EVERY_WAY)]
-        made[3].constraint = Allows(*range(1, size, 3), size=size)
-        return made
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        alone = [sample(scores[i : i + 1], [row], size)[0] for i, row in enumerate(rows())]
-        together = sample(scores, rows(), size)
-        backwards = sample(scores.flip(0), rows()[::-1], size)[::-1]
-    finally:
-        torch.set_num_threads(before)
-    assert together == alone
-    assert backwards == alone
-
-
-def test_nothing_is_waited_for_before_the_one_copy_to_the_host(monkeypatch):
-    """Tensors without data refuse to say a number: so does whatever would wait for the device."""
-    read = []
-
-    def copied(parts):
-        read.extend(parts)
-        raise InterruptedError
-
-    monkeypatch.setattr("cogsmith.engine.answer.to_host", copied)
-    rows = [sequence(size=333, **settings) for settings in EVERY_WAY]
-    rows[3].constraint = Allows(1, 2, 3)
-    logits = torch.empty(len(rows), 333, dtype=torch.bfloat16, device="meta")
-    with pytest.raises(InterruptedError):
-        sample(logits, rows, 333)
-    with pytest.raises(InterruptedError):
-        score(logits, range(len(rows)), [Wanted.with_score(ScoreRequest((1,), (2,), 5, (7,)))] * len(rows), 333)
-    assert {part.device.type for part in read} == {"meta"}
-
-
-@pytest.mark.parametrize("size", [VOCAB, VOCAB + 30])
-def test_a_constraint_excludes_all_other_ids(size):
-    scores = logits()
-    answer = sample(scores, [constrained(Allows(3, 8, 49, size=size), top_logprobs=VOCAB)], VOCAB)[0]
-    expected = torch.log_softmax(scores[0, [3, 8, 49]], -1)
-    assert answer.top_logprobs == pytest.approx(dict(zip((3, 8, 49), expected.tolist(), strict=True)), abs=1e-5)
-
-
-def test_constraint_mask_and_bias_together():
-    scores = logits(3)
-    settings = {"allow": bytes([0b00011000]), "bias": {4: 50.0, 8: 90.0}, "top_logprobs": 9}
-    rows = [sequence(), constrained(Allows(2, 3, 4, 8), **settings), constrained(Allows(7))]
-    answers = sample(scores, rows, VOCAB)
-    assert answers[0].token == scores[0].argmax()
-    assert (answers[1].token, answers[1].top_logprobs.keys()) == (4, {3, 4})
-    assert (answers[2].token, answers[2].logprob) == (7, 0.0)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_that_nothing_is_left_to_says_so_and_harms_no_other(temperature):
-    scores = logits(3)
-    rows = [
-        sequence(),
-        constrained(Allows(7), allow=bytes([0b00011000]), temperature=temperature, top_p=0.9, logprob_ids=(3,)),
-        sequence(temperature=1.0, seed=4),
-    ]
-    answers = sample(scores, rows, VOCAB)
-    assert [answer.is_possible for answer in answers] == [True, False, True]
-    assert [answers[0]] == sample(scores[:1], [sequence()], VOCAB)
-    assert [answers[2]] == sample(scores[2:], [sequence(temperature=1.0, seed=4)], VOCAB)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("bad", [float("nan"), -float("nan")])
-@pytest.mark.parametrize("places", [slice(None), slice(7, 8)])
-def test_undefined_logits_spoil_their_own_row_alone(places, bad, temperature):
-    scores = logits(2)
-    scores[0, places] = bad
-    rows = [sequence(temperature=temperature, top_p=top_p) for top_p in (0.9, 0.9)]
-    broken, sound = sample(scores, rows, VOCAB)
-    assert broken.is_possible
-    assert not broken.is_finite
-    assert sound.is_finite
-
-
 def test_infinite_logits_are_taken_as_very_large_ones():
     scores = logits()
     scores[0, 7], scores[0, 9] = math.inf, -math.inf
@@ -326,28 +147,6 @@ def test_top_k_of_one_is_greedy_among_equals_too(temperature):
     scores[0, [20, 30, 40]] = 1.0
     tokens = {one(scores, temperature=temperature, top_k=1, seed=seed).token for seed in range(20)}
     assert tokens == {scores.argmax().item()}
-
-
-def test_penalties_of_several_rows_and_of_a_long_text_are_each_their_own():
-    scores = logits(4)
-    texts = [(1, 2), (5,) * 300 + (6,), (7,), (1, 9)]
-    rows = [
-        sequence(texts[0], repetition_penalty=1.5, top_logprobs=VOCAB),
-        sequence(texts[1], repetition_penalty=0.7, generated=(6, 8, 8), top_logprobs=VOCAB),
-        sequence(texts[2], top_logprobs=VOCAB),
-        sequence(texts[3], presence_penalty=1.0, generated=(9, 3), repetition_penalty=1.5, top_logprobs=VOCAB),
-    ]
-    for place, (row, answer) in enumerate(zip(rows, sample(scores.clone(), rows, VOCAB), strict=True)):
-        sampling = row.request.sampling
-        processed = scores[place : place + 1].clone()
-        if sampling.repetition_penalty != 1:
-            processed = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)(
-                torch.tensor([row.tokens]), processed
-            )
-        for token in set(row.generated):
-            processed[0, token] -= sampling.presence_penalty
-        expected = torch.log_softmax(processed, -1)[0]
-        assert answer.top_logprobs == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-5)
 
 
 def test_the_same_seed_draws_the_same_and_another_differs():
