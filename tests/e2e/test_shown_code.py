@@ -57,16 +57,23 @@ def distribution(plain):
     return [math.exp(score) / sum(map(math.exp, scores)) for score in scores]
 
 
+def likelier(plain, prompt, options):
+    """The one of `options`, each a single token, that the model would rather go on with."""
+    (scores,) = zip(*(plain.score(ids_of(plain, prompt), plain.encode(option)) for option in options), strict=True)
+    return options[scores.index(max(scores))]
+
+
 def test_the_readmes_program(run, plain_smollm2):
     shown = story(plain_smollm2)
     output = run("README.md")
     assert output.startswith(shown)
-    *tokens, probabilities = output.removeprefix(shown).splitlines()
+    *tokens, probabilities, chosen = output.removeprefix(shown).splitlines()
     digits = plain_smollm2.greedy(
         ids_of(plain_smollm2, "World War II ended in the year "), 4, allowed=lambda text: range(32, 42)
     )
     assert [int(line.split()[0]) for line in tokens] == digits
     assert ast.literal_eval(probabilities) == pytest.approx(distribution(plain_smollm2), abs=1e-4)
+    assert chosen == likelier(plain_smollm2, "Is snow black? The answer is", (" yes", " no"))
 
 
 def test_the_clients_page(run, plain_smollm2):
