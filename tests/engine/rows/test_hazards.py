@@ -9,13 +9,16 @@ import pytest
 import torch
 import transformers
 
+from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.rows.batch import whole_cache
+from cogsmith.engine.rows.choose import choose_rows
 from cogsmith.engine.rows.forward import Forward
 from cogsmith.engine.rows.hazards import Hazards, hazards
 from cogsmith.engine.rows.padded import PaddedRunner
 from cogsmith.engine.rows.recompute import RecomputeRunner
 from cogsmith.engine.rows.regimes import RegimesRunner
 from cogsmith.engine.rows.solo import SoloRunner
+from cogsmith.manifest import Limits
 
 from ..models import VOCAB, plain_logprobs, random_model
 from .schedule import deviation
@@ -83,6 +86,12 @@ def test_rows_that_cross_into_long_angles(inner):
     assert off_by(padded, model, 50, 20, 40) > 0.1
     assert off_by(lambda forward: RegimesRunner(lambda: inner(forward), border), model, 50, 20, 32, 33, 64) < 1e-4
     assert off_by(padded, model, 32, 20, 32) < 1e-4
+
+
+def test_a_back_end_that_is_ruled_out_is_so_beyond_the_border_too():
+    loaded = LoadedModel("tiny", random_model(longrope()), None)
+    rows = choose_rows(loaded, Limits(max_context=64), allowed=("solo", "recompute"))
+    assert (rows.name, rows.max_context) == ("solo", 64)
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear", "llama3"])
