@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Hashable
+from dataclasses import replace
 
 from cogsmith.engine.admission import admit, check_room
 from cogsmith.engine.answer import Answer
@@ -53,7 +54,9 @@ class TransformersEngine:
         self._limits = limits
         rows = choose_rows(loaded, limits, allowed=back_ends)
         memory = rows.new_memory()
-        self.info = loaded.info(runner=rows.name, max_context=rows.max_context)
+        info = loaded.info(runner=rows.name, max_context=rows.max_context)
+        # Which attention serves the packed rows is worth knowing on a GPU, where there are three.
+        self.info = info if rows.kernel is None else replace(info, details={**info.details, "kernel": rows.kernel})
         most = max_prompt_tokens_per_step or _PROMPT_TOKENS.get(self.info.device.partition(":")[0], _FEW_PROMPT_TOKENS)
         scheduler = Scheduler(memory, limits.max_batch_size, most)
         self._stepper = Stepper(scheduler, rows.new_runner, self.info)
