@@ -6,20 +6,9 @@ and iquestcoder are llama in other words), needs more than text, or has no small
 
 import transformers
 
-from .models import VOCAB
+from .models import SHAPE, VOCAB
 
-COMMON = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "eos_token_id": None,
-    "bos_token_id": 1,
-    "pad_token_id": 0,
-}
+COMMON = {**SHAPE, "pad_token_id": 0}
 GPT2_SHAPE = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
 WINDOW = {"head_dim": 8, "sliding_window": 8}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}

@@ -14,6 +14,18 @@ from cogsmith.engine.transformers_engine import TransformersEngine
 from cogsmith.manifest import Limits
 
 VOCAB = 199
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": None,
+    "bos_token_id": 1,
+}
+"""What most configs of transformers call their sizes."""
 
 
 def random_model(config, *, scale=8.0):
@@ -28,18 +40,7 @@ def random_model(config, *, scale=8.0):
 
 
 def tiny_llama(**changes):
-    settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "bos_token_id": 1,
-        "eos_token_id": None,
-    }
-    return random_model(LlamaConfig(**{**settings, **changes}))
+    return random_model(LlamaConfig(**{**SHAPE, **changes}))
 
 
 def byte_tokenizer(**special):

@@ -20,21 +20,9 @@ from cogsmith.engine.rows.regimes import RegimesRunner
 from cogsmith.engine.rows.solo import SoloRunner
 from cogsmith.manifest import Limits
 
-from ..models import VOCAB, plain_logprobs, random_model
+from ..models import SHAPE, VOCAB, plain_logprobs, random_model
 from .schedule import deviation
 
-SHAPE = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "eos_token_id": None,
-    "bos_token_id": 1,
-    "pad_token_id": 0,
-}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -48,7 +36,7 @@ LLAMA4 = {"intermediate_size_mlp": 64, "num_local_experts": 2, "head_dim": 8, "n
 
 
 def config(family, **changes):
-    return getattr(transformers, f"{family}Config")(**{**SHAPE, **changes})
+    return getattr(transformers, f"{family}Config")(**{**SHAPE, "num_hidden_layers": 2, "pad_token_id": 0, **changes})
 
 
 def longrope():

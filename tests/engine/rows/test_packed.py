@@ -15,18 +15,10 @@ from cogsmith.engine.rows.pool import Pool
 from cogsmith.engine.rows.runner import RowChunk
 from cogsmith.engine.rows.varlen import VarlenStep, lines_of
 
-from ..models import VOCAB, plain_logprobs, random_model, tiny_llama
+from ..models import SHAPE, VOCAB, plain_logprobs, random_model, tiny_llama
 
 PAGE = 8
-COMMON = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
+COMMON = {**SHAPE, "num_hidden_layers": 2}
 MODELS = {
     "grouped heads": lambda: tiny_llama(),
     "one head for each": lambda: tiny_llama(num_key_value_heads=4),
