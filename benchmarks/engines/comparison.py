@@ -40,10 +40,11 @@ class Comparison:
     def started(self, process: EngineProcess) -> None:
         """Wait for an engine's model, and warm it up. Raises EngineFailed."""
         sys.stderr.write(f"starting {process.name}\n")
-        self._versions[process.name] = process.wait()
+        versions = process.wait()
         for needs, task in warm_up(Prompts(self._checkpoint, seed="warm-up")):
             if needs not in KINDS[process.name].lacks:
                 process.run(task)
+        self._versions[process.name] = versions
 
     def lacks_all(self, name: str, reason: str) -> None:
         """Note that an engine could not be started."""

@@ -1,8 +1,14 @@
 """The processes of grammars: which tokenizers and models they are for, what they refuse, and what ends them."""
 
+import gc
+import json
+import threading
+import weakref
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from cogsmith.engine import grammars
 from cogsmith.engine.grammars import Grammar
 from cogsmith.engine.request import Constraint, FailedEvent, TokenEvent
 from cogsmith.errors import RequestError
@@ -182,6 +188,44 @@ def test_what_makes_the_grammars_may_die(engine):
     engine._grammars._worker.wait()
     (events,) = run(engine, request(choice("hello", "yes it is"), 1))
     assert finished(events) in ("hello", "yes it is")
+
+
+def ends_in_time(function):
+    """Whether a function ends, which runs in a thread that would not hold the tests up."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(20)
+    return not thread.is_alive()
+
+
+def test_a_stream_may_be_collected_while_its_grammar_is_in_use(engine, monkeypatch):
+    """A sink that knows its handle makes a circle, which only the garbage collector ends: at any time, in any thread."""
+    asked, stream = request(Constraint("regex", "[a-c]{3,9}"), max_tokens=2), Stream()
+    stream.handle = engine.submit(asked, stream)
+    stream.result()
+    run(engine, request(None, max_tokens=1))
+    gone = weakref.ref(stream)
+    del stream
+    dumps = json.dumps
+    monkeypatch.setattr(grammars.json, "dumps", lambda *args, **kwargs: (gc.collect(), dumps(*args, **kwargs))[1])
+    grammar = engine._grammars.get(asked.constraint)
+    assert ends_in_time(lambda: grammar.state(grammar.start(None, 5)))
+    assert gone() is None
+
+
+def test_more_streams_begin_at_once_than_a_socket_holds_questions_and_answers(engine):
+    grammar = engine._grammars.get(Constraint("regex", "[a-d]{3,9}"))
+    states = []
+
+    def begin_all():
+        ids = [grammar.start(b"\xff" * 1000, 5) for _ in range(800)]
+        states.extend(grammar.state(id_) for id_ in ids)
+        for id_ in ids:
+            grammar.leave(id_)
+
+    assert ends_in_time(begin_all)
+    assert len({state.allowed.tobytes() for state in states}) == 1
+    assert [state.error for state in states] == [None] * 800
 
 
 def test_closing_the_engine_ends_its_processes():

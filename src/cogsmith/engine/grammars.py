@@ -10,11 +10,12 @@ import itertools
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -58,6 +59,7 @@ class Grammar:
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._open: set[int] = set()
+        self._left: deque[int] = deque()
         self._states: dict[int, State] = {}
         self.is_alive = True
 
@@ -76,6 +78,7 @@ class Grammar:
         with self._lock:
             id_ = next(self._ids)
             self._open.add(id_)
+            self._close_left()
             text = None if allow is None else base64.b64encode(allow).decode("ascii")
             self._ask({"start": id_, "allow": text, "room": room})
             return id_
@@ -83,40 +86,64 @@ class Grammar:
     def accept(self, id_: int, token: int, room: int) -> None:
         """Say which token was sampled; at most `room` may follow."""
         with self._lock:
+            self._close_left()
             self._ask({"accept": id_, "token": token, "room": room})
 
     def state(self, id_: int) -> State:
         """Wait for the state after what was asked last."""
         with self._lock:
             while id_ not in self._states:
-                reply = self._receive()
-                if reply is None:
+                if not self._take_state():
                     return State((), np.zeros(0, np.uint8), complete=False, error=_TOO_MUCH)
-                head, _, mask = reply.partition(b"\n")
-                said = json.loads(head)
-                allowed = np.frombuffer(mask, np.uint8)
-                self._states[said["id"]] = State(tuple(said["forced"]), allowed, said["complete"], said["error"])
             return self._states.pop(id_)
 
     def leave(self, id_: int) -> None:
-        """Forget a stream."""
-        with self._lock:
-            self._open.discard(id_)
-            self._states.pop(id_, None)
-            self._ask({"close": id_})
+        """Forget a stream. The process is told with the next question.
+
+        Takes no lock: the garbage collector calls it, also in a thread that holds the lock.
+        """
+        self._open.discard(id_)
+        self._left.append(id_)
 
     def close(self) -> None:
         """End the process."""
         with self._lock:
             self._end()
 
+    def _close_left(self) -> None:
+        while self._left:
+            id_ = self._left.popleft()
+            self._states.pop(id_, None)
+            self._ask({"close": id_})
+
     def _ask(self, message: Mapping[str, Any]) -> bool:
+        # The process answers before it reads on: with no room for its answers, it would never make room for this.
+        while self.is_alive and not self._has_room():
+            self._take_state()
         try:
             if self.is_alive:
                 self._connection.send_bytes(json.dumps(message).encode())
         except OSError:
             self._end()
         return self.is_alive
+
+    def _has_room(self) -> bool:
+        """Wait until a message can be sent, or a reply be read; return whether it is the first."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN | select.POLLOUT)
+        return any(event & select.POLLOUT for _, event in poll.poll(1000 * _PATIENCE_SECONDS))
+
+    def _take_state(self) -> bool:
+        """Wait for a reply and keep it for its stream, unless that has ended; return whether there is one."""
+        reply = self._receive()
+        if reply is None:
+            return False
+        head, _, mask = reply.partition(b"\n")
+        said = json.loads(head)
+        if said["id"] in self._open:
+            allowed = np.frombuffer(mask, np.uint8)
+            self._states[said["id"]] = State(tuple(said["forced"]), allowed, said["complete"], said["error"])
+        return True
 
     def _receive(self) -> bytes | None:
         try:
