@@ -199,7 +199,7 @@ def ends_in_time(function):
 
 
 def test_a_stream_may_be_collected_while_its_grammar_is_in_use(engine, monkeypatch):
-    """A sink that knows its handle makes a circle, which only the garbage collector ends: at any time, in any thread."""
+    """A sink that knows its handle makes a circle: the garbage collector ends it, at any time and in any thread."""
     asked, stream = request(Constraint("regex", "[a-c]{3,9}"), max_tokens=2), Stream()
     stream.handle = engine.submit(asked, stream)
     stream.result()

@@ -12,6 +12,7 @@ from transformers.generation.logits_process import (
 )
 
 from cogsmith.engine.answer import Wanted
+from cogsmith.engine.ranking import likeliest
 from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
 from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.sequence import Sequence
@@ -131,6 +132,25 @@ def test_infinite_logits_are_taken_as_very_large_ones():
     assert (answer.token, answer.logprob) == (7, 0.0)
     assert answer.is_finite
     assert answer.top_logprobs[9] < -1e29
+
+
+def test_one_scored_token_with_the_whole_vocabulary_has_no_other_ranked_so(monkeypatch):
+    scores, asked, ranked = logits(6), [0, VOCAB, 3, 0, VOCAB, 1], []
+
+    def counted(rows, k):
+        ranked.append(len(rows) * k)
+        return likeliest(rows, k)
+
+    monkeypatch.setattr("cogsmith.engine.sampler._FEW_LISTED", 4, raising=False)
+    monkeypatch.setattr("cogsmith.engine.sampler.likeliest", counted)
+    wanted = [Wanted.with_score(ScoreRequest((1,), (7,), most, (7, 9))) for most in asked]
+    answers = score(scores, [7] * 6, wanted, VOCAB)
+    assert sum(ranked) < 3 * VOCAB
+    for row, most, answer in zip(torch.log_softmax(scores, -1), asked, answers, strict=True):
+        listed = row.topk(most).indices.tolist()
+        assert answer.top_logprobs.keys() == {7, *listed}
+        assert answer.logprob == pytest.approx(row[7].item())
+        assert answer.logprobs == pytest.approx({7: row[7].item(), 9: row[9].item()})
 
 
 def test_scored_tokens_that_the_model_excludes_are_not_finite():

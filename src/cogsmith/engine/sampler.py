@@ -26,6 +26,9 @@ from cogsmith.engine.rules import Rules
 from cogsmith.engine.sequence import Sequence as TokenSequence
 from cogsmith.engine.transfer import to_device
 
+_FEW_LISTED = 64
+"""Rows of scored tokens that want so many alternatives at most are ranked together."""
+
 _WIDENING = 8
 """How many times more ids are ranked for a nucleus that reaches beyond those there were."""
 
@@ -65,11 +68,27 @@ def score(logits: torch.Tensor, targets: Sequence[int], wanted: Sequence[Wanted]
     logprobs = torch.log_softmax(scores, dim=-1)
     scores[:, vocab_size:] = -math.inf
     tokens = to_device(np.array(targets, np.int64)[:, None], logits.device)
-    most = min(max(want.top_logprobs for want in wanted), vocab_size)
-    listed = likeliest(scores, most).ids if most else tokens[:, :0]
-    always = torch.ones_like(tokens)
-    answers = read_answers(Results(logprobs, tokens, listed, always, always), wanted)
-    return [answer for answer in answers if answer]
+    answers: dict[int, Answer | None] = {}
+    for places in _alike(wanted):
+        rows = slice(None) if len(places) == len(wanted) else to_device(np.array(places), logits.device)
+        some = [wanted[place] for place in places]
+        most = min(max(want.top_logprobs for want in some), vocab_size)
+        listed = likeliest(scores[rows], most).ids if most else tokens[rows, :0]
+        always = torch.ones_like(tokens[rows])
+        read = read_answers(Results(logprobs[rows], tokens[rows], listed, always, always), some)
+        answers |= zip(places, read, strict=True)
+    return [answer for place in range(len(targets)) if (answer := answers[place])]
+
+
+def _alike(wanted: Sequence[Wanted]) -> list[list[int]]:
+    """The places of rows that want about as many alternatives, together.
+
+    One request may want the whole vocabulary for one token: the hundreds of others in its step are not ranked so.
+    """
+    places: dict[int, list[int]] = {}
+    for place, want in enumerate(wanted):
+        places.setdefault(max(_FEW_LISTED, want.top_logprobs).bit_length(), []).append(place)
+    return list(places.values())
 
 
 def _row(sequence: TokenSequence) -> _Row:
