@@ -3,8 +3,9 @@
 import random
 
 import pytest
+import torch
 
-from cogsmith.engine.request import GenerateRequest, Sampling, ScoreRequest
+from cogsmith.engine.request import FailedEvent, GenerateRequest, Sampling, ScoreRequest
 
 from .models import VOCAB, engine_over, plain_logprobs, run, tiny_llama
 
@@ -124,3 +125,19 @@ def test_a_text_may_take_all_the_memory_there_is(model):
             assert len(events) == 54
             assert events[-1].finish_reason == "length"
             check(model, request, events)
+
+
+def test_a_copied_page_brings_no_infinities_of_the_text_it_comes_from():
+    """A mask hides them, but 0 times infinity is no number."""
+    model = tiny_llama()
+    engine = engine_over(model)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = float("inf")
+    beginning = (20, 21, 22, 23, 24, 25)
+    run(engine, GenerateRequest(beginning, 1))
+    ((failed,),) = run(engine, GenerateRequest((*beginning, 7, 30, 31), 1))
+    sound = ScoreRequest((*beginning, 40), (41,))
+    (events,) = run(engine, sound)
+    engine.close()
+    assert isinstance(failed, FailedEvent)
+    check(model, sound, events)

@@ -28,14 +28,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class PageChange:
-    """What is to become of a page before the next step: a copy of `source`, or zeros for None.
+    """What is to become of a page before the next step: zeros, or with the first `num_tokens` tokens of `source`.
 
     A page that changes hands is cleared, because a model that overflowed may have left infinities there: a mask hides
-    what they are, but 0 times infinity is no number. Changes are made in order.
+    what they are, but 0 times infinity is no number. For the same reason no more is copied than is used. Changes are
+    made in order, and a page is cleared before it is copied to.
     """
 
     page: int
     source: int | None = None
+    num_tokens: int = 0
 
 
 class KVMemory:
@@ -72,7 +74,7 @@ class KVMemory:
         # Found inside a page that another text uses, or goes on from otherwise: that page is to be copied.
         source = match.partial if lease.node is not match.partial else None
         if source is not None and self._reserve_beside(source, lease, len(tokens)):
-            self._changes.append(PageChange(lease.pages[len(match.nodes)], source.page))
+            self._changes.append(PageChange(lease.pages[len(match.nodes)], source.page, match.num_partial))
             self.commit(lease, tokens, lease.num_computed + match.num_partial)
         elif not self.reserve(lease, len(tokens)):
             self.close(lease)

@@ -65,7 +65,11 @@ class Pool:
                     pages = torch.tensor([change.page for change in run], device=store.device)
                     store.index_fill_(self._page_dim, pages, 0)
                 else:
-                    store.select(self._page_dim, run[0].page).copy_(store.select(self._page_dim, source))
+                    self._first(store, run[0], run[0].page).copy_(self._first(store, run[0], source))
+
+    def _first(self, store: torch.Tensor, change: PageChange, page: int) -> torch.Tensor:
+        """The tokens of `page` that `change` copies."""
+        return store.select(self._page_dim, page).narrow(self._page_dim, 0, change.num_tokens)
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
