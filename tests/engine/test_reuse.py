@@ -141,3 +141,19 @@ def test_a_copied_page_brings_no_infinities_of_the_text_it_comes_from():
     engine.close()
     assert isinstance(failed, FailedEvent)
     check(model, sound, events)
+
+
+def test_a_beginning_that_overflowed_is_not_passed_on():
+    """Tokens before the faulty one may be spoiled too: a mask hides it from them, but 0 times infinity is no number."""
+    model = tiny_llama()
+    engine = engine_over(model)
+    beginning = text(40, seed=3)
+    assert 7 not in beginning
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = float("inf")
+    sound = [GenerateRequest((*beginning, 40 + i), 5) for i in range(4)]
+    ((failed,), *results) = run(engine, GenerateRequest((*beginning, 7, 30, 31), 1), *sound)
+    engine.close()
+    assert isinstance(failed, FailedEvent)
+    for request, events in zip(sound, results, strict=True):
+        check(model, request, events)

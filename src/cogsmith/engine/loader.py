@@ -14,6 +14,7 @@ import torch
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine import quantization
 from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.prepack import prepack_where_wanted
 from cogsmith.quant import Quant
 
 # Configs name their longest text in many ways; the first that is there counts.
@@ -79,11 +80,19 @@ class LoadedModel:
         )
 
 
-def load(folder: Path, model_args: Mapping[str, Any], *, name: str, quant: Quant | None = None) -> LoadedModel:
+def load(
+    folder: Path,
+    model_args: Mapping[str, Any],
+    *,
+    name: str,
+    quant: Quant | None = None,
+    prepack: bool | None = None,
+) -> LoadedModel:
     """Load the checkpoint in `folder` with `from_pretrained(**model_args)`, quantised as `quant` says.
 
     On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
-    is one that the CPU computes well. Either is overridden by `model_args`. Nothing is fetched from anywhere.
+    is one that the CPU computes well. Either is overridden by `model_args`. `prepack` says whether a CPU's weights are
+    laid out for oneDNN; None means where that changes no result. Nothing is fetched from anywhere.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -103,6 +112,7 @@ def load(folder: Path, model_args: Mapping[str, Any], *, name: str, quant: Quant
     arguments.pop("torch_dtype", None)
     model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
     quantization.prepare(model, quant, computes)
+    prepack_where_wanted(model, prepack)
     return LoadedModel(name, model, load_tokenizer(folder, trust=trusts_code(model_args)))
 
 

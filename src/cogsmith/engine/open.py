@@ -27,9 +27,7 @@ def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any])
 
         return Opened(*open_vllm(folder, model_args, settings.vllm, settings.limits, name=settings.name))
     from cogsmith.engine.loader import load
-    from cogsmith.engine.prepack import prepack_where_wanted
     from cogsmith.engine.transformers_engine import TransformersEngine
 
-    loaded = load(folder, model_args, name=settings.name, quant=settings.quant)
-    prepack_where_wanted(loaded.model, settings.prepack)
+    loaded = load(folder, model_args, name=settings.name, quant=settings.quant, prepack=settings.prepack)
     return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer)

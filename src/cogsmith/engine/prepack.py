@@ -45,8 +45,10 @@ def prepack_where_wanted(model: Any, wanted: bool | None) -> None:
     """Pack a model's weights if they are `wanted` so; None means where not a bit of the results changes.
 
     That is so in bfloat16. In float32 sums come in another order, and differ from plain ones by what float32 rounds.
+    A quantised model has little to pack.
     """
-    if wanted or (wanted is None and model.dtype == torch.bfloat16):
+    is_quantised = getattr(model, "hf_quantizer", None) is not None
+    if wanted or (wanted is None and model.dtype == torch.bfloat16 and not is_quantised):
         prepack(model)
 
 

@@ -81,7 +81,8 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         if sequence.lease is not None:
-            self.memory.close(sequence.lease)
+            # What a model overflowed on is not for others to begin with.
+            (self.memory.discard if sequence.is_spoiled else self.memory.close)(sequence.lease)
             sequence.lease = None
 
     def cancelled(self) -> list[Sequence]:

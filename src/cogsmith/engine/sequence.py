@@ -57,6 +57,8 @@ class Sequence:
     generated: Counter[int] = field(default_factory=Counter)
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     cancelled: bool = False
+    is_spoiled: bool = False
+    """Whether its keys and values may hold infinities."""
 
     @classmethod
     def of(cls, request: Request, sink: Sink, rules: Any = None) -> Sequence:

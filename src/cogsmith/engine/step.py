@@ -96,6 +96,7 @@ class Stepper:
             )
 
     def _emit(self, sequence: TokenSequence, *events: Event) -> None:
+        sequence.is_spoiled = NOT_FINITE in events
         if sequence.emit(*events):
             self.drop(sequence)
 

@@ -150,6 +150,19 @@ def test_texts_under_way_are_never_forgotten_and_a_full_memory_says_so():
     played.check()
 
 
+def test_what_is_discarded_is_computed_again_and_what_others_go_on_from_stays():
+    played = Played(20)
+    played.start("spoiled", list("abcdefghij"))
+    played.compute("spoiled", 10)
+    played.start("other", list("abcdxyz"))
+    played.compute("other", 7)
+    lease, _ = played.open.pop("spoiled")
+    played.memory.discard(lease)
+    played.check()
+    assert played.start("again", list("abcdefghij")).num_computed == 4
+    played.check()
+
+
 def test_no_more_is_matched_than_asked_for():
     played = Played(10)
     run(played, "first", list("abcdefgh"))

@@ -120,6 +120,15 @@ class KVMemory:
         self._tree.leave(lease.node)
         self._drop_repeated(lease.node)
 
+    def discard(self, lease: Lease) -> None:
+        """Give the lease back, and forget what it computed: all of its text that no other goes on from."""
+        path = list(self._tree.path(lease.node))
+        self.close(lease)
+        for node in path:
+            if node.is_idle and node.parent is not None:
+                self._tree.remove(node)
+                self._free.append(node.page)
+
     def take_changes(self) -> list[PageChange]:
         """What is to be done to pages before the next step; each is told once."""
         changes, self._changes = self._changes, []

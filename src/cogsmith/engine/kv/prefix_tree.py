@@ -130,6 +130,12 @@ class PrefixTree:
                 return node.page
         return None
 
+    def path(self, node: Node) -> Iterator[Node]:
+        """A node and those before it, without the root."""
+        while node.parent is not None:
+            yield node
+            node = node.parent
+
     def pages(self) -> Iterator[int]:
         """All pages in the tree."""
         stack = [self.root]
