@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import httpx2
 import pytest
 
 from cogsmith.client import Timeouts, connect
+from cogsmith.client.replicate_stream import ReplicatePrediction
 from cogsmith.errors import (
     AuthenticationError,
     ClientError,
@@ -215,6 +217,25 @@ def test_a_prediction_that_fails_before_its_first_output(service):
     with pytest.raises(PredictionFailed, match="the worker died"):
         call(generate())
     assert len(service.work) == 1
+
+
+def test_a_prediction_that_had_failed_when_it_was_created(service):
+    """What was known then is not how it ended: the stream and the prediction say that."""
+
+    async def failed():
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
+            prediction = ReplicatePrediction(client, {"status": "failed", "urls": urls})
+            async for _ in prediction.text():
+                pass
+
+    def answer(request):
+        if request.url.path == "/stream":
+            raise httpx2.ConnectError("gone")
+        return httpx2.Response(200, json={"status": "failed", "output": None, "error": "the worker died"})
+
+    urls = {name: f"http://replicate.test/{name}" for name in ("get", "cancel", "stream")}
+    with pytest.raises(PredictionFailed, match="the worker died"):
+        asyncio.run(failed())
 
 
 def test_a_prediction_that_somebody_else_ends(service):

@@ -38,6 +38,7 @@ class ReplicatePrediction:
         self._urls: Mapping[str, str] = created["urls"]
         self._at = _Position()
         self.ended = created["status"] in _ENDED
+        self._went_well = False
 
     async def text(self) -> AsyncGenerator[str]:
         """Yield the output's text. Raises PredictionFailed, PredictionCanceled, StreamBroken."""
@@ -45,7 +46,7 @@ class ReplicatePrediction:
             async with contextlib.aclosing(self._streamed()) as streamed:
                 async for text in streamed:
                     yield text
-            if self.ended:
+            if self._went_well:
                 return
             state = await self._look()
             self.ended = state.get("status") in _ENDED
@@ -68,7 +69,7 @@ class ReplicatePrediction:
                 await response.aclose()
 
     async def _streamed(self) -> AsyncGenerator[str]:
-        """Yield new text from the stream, until it ends or is cut. Sets `ended` where it says that all went well."""
+        """Yield new text from the stream, until it ends or is cut. Notes where it says that all went well."""
         if "stream" not in self._urls:
             return
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **self._at.resume()}
@@ -84,7 +85,8 @@ class ReplicatePrediction:
                         yield text
                     elif event.event in ("done", "error"):
                         # Where it did not go well, the prediction itself knows more about that.
-                        self.ended = event.event == "done" and "reason" not in json.loads(event.data or "{}")
+                        self._went_well = event.event == "done" and "reason" not in json.loads(event.data or "{}")
+                        self.ended = self.ended or self._went_well
                         return
         except (httpx2.TransportError, ClientError, ValueError):
             return
