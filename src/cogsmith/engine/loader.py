@@ -39,9 +39,7 @@ class LoadedModel:
     @property
     def vocab_size(self) -> int:
         """How many ids, from 0, the tokenizer can decode; the head may be padded beyond."""
-        if self.tokenizer is None:
-            return self.head_size
-        return min(self.head_size, 1 + int(max(self.tokenizer.get_vocab().values())))
+        return decodable_ids(self.tokenizer, self.head_size)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -121,6 +119,11 @@ def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder, trust_remote_code=trusts_code(model_args), local_files_only=True)
+
+
+def decodable_ids(tokenizer: Any | None, head_size: int) -> int:
+    """Return how many ids of a head, from 0, its tokenizer can decode; all where there is none."""
+    return head_size if tokenizer is None else min(head_size, 1 + int(max(tokenizer.get_vocab().values())))
 
 
 def eos_ids(*holders: Any) -> frozenset[int]:

@@ -74,15 +74,14 @@ class Scheduler:
         """Queue a new sequence behind its client's others."""
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence that has ended."""
+    def remove(self, sequence: Sequence, *, is_spoiled: bool = False) -> None:
+        """Forget a sequence that has ended; what it computed too, for others to begin with, if that is spoiled."""
         if sequence in self.running:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
         if sequence.lease is not None:
-            # What a model overflowed on is not for others to begin with.
-            (self.memory.discard if sequence.is_spoiled else self.memory.close)(sequence.lease)
+            (self.memory.discard if is_spoiled else self.memory.close)(sequence.lease)
             sequence.lease = None
 
     def cancelled(self) -> list[Sequence]:
@@ -101,17 +100,15 @@ class Scheduler:
         """
         self.preempted = []
         # Those that run come first: a newcomer must not take the room that they grow into.
-        decoding = self._decoding()
+        self._make_room()
         self._admit()
-        started = [sequence for sequence in self.running if _decodes(sequence) and sequence not in decoding]
-        chunks = [Chunk.next_of(sequence, sequence.num_uncomputed) for sequence in (*decoding, *started)]
-        return chunks + self._prompt_chunks()
+        decoding = [sequence for sequence in self.running if _decodes(sequence)]
+        return [Chunk.next_of(sequence, sequence.num_uncomputed) for sequence in decoding] + self._prompt_chunks()
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """Note that these chunks have been computed: others may use what is in their pages."""
         for chunk in chunks:
             sequence = chunk.sequence
-            sequence.num_computed = chunk.stop
             if sequence.lease is not None:
                 self.memory.commit(sequence.lease, sequence.tokens, chunk.stop)
 
@@ -123,12 +120,11 @@ class Scheduler:
         self.memory.clear()
         return running
 
-    def _decoding(self) -> list[Sequence]:
-        """The running sequences that decode, with room for it; the youngest make room where there is none."""
+    def _make_room(self) -> None:
+        """Have room for the tokens that running sequences have got; the youngest make it where there is none."""
         for sequence in list(self.running):
             while sequence.lease is not None and not self.memory.reserve(sequence.lease, len(sequence.tokens)):
                 self._preempt(self.running[-1])
-        return [sequence for sequence in self.running if _decodes(sequence)]
 
     def _preempt(self, sequence: Sequence) -> None:
         if sequence.lease is None:
@@ -136,7 +132,6 @@ class Scheduler:
         self.running.remove(sequence)
         self.memory.close(sequence.lease)
         sequence.lease = None
-        sequence.num_computed = 0
         self.waiting.push_back(sequence)
         self.preempted.append(sequence)
 
@@ -147,10 +142,9 @@ class Scheduler:
                 break
             if self._must_wait(sequence):
                 continue
-            lease = self.memory.open(sequence.tokens, sequence.first_wanted)
-            if lease is None:
+            sequence.lease = self.memory.open(sequence.tokens, sequence.first_wanted)
+            if sequence.lease is None:
                 break
-            sequence.lease, sequence.num_computed = lease, lease.num_computed
             self.running.append(sequence)
             admitted.append(sequence)
         for sequence in admitted:

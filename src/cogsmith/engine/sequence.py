@@ -50,15 +50,12 @@ class Sequence:
     client: Hashable = None
     row: int = field(default_factory=_rows.__next__)
     lease: Lease | None = None
-    num_computed: int = 0
     num_answered: int = 0
     """Scored tokens that the client has been told of."""
     donor: Donor | None = None
     generated: Counter[int] = field(default_factory=Counter)
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     cancelled: bool = False
-    is_spoiled: bool = False
-    """Whether its keys and values may hold infinities."""
 
     @classmethod
     def of(cls, request: Request, sink: Sink, rules: Any = None) -> Sequence:
@@ -72,6 +69,11 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens whose keys and values are in the KV cache: none without a lease."""
+        return 0 if self.lease is None else self.lease.num_computed
 
     @property
     def num_uncomputed(self) -> int:

@@ -40,9 +40,9 @@ class Stepper:
         events = list(forced_events(sequence, self._info)) if sequence.constraint is not None else []
         return bool(events) and sequence.emit(*events)
 
-    def drop(self, sequence: TokenSequence) -> None:
-        """End a sequence: forget it and free its row."""
-        self.scheduler.remove(sequence)
+    def drop(self, sequence: TokenSequence, *, is_spoiled: bool = False) -> None:
+        """End a sequence: forget it and free its row; what it computed too, where the model overflowed on it."""
+        self.scheduler.remove(sequence, is_spoiled=is_spoiled)
         self._runner.close_row(sequence.row)
 
     def fail_all(self, message: str) -> None:
@@ -96,9 +96,8 @@ class Stepper:
             )
 
     def _emit(self, sequence: TokenSequence, *events: Event) -> None:
-        sequence.is_spoiled = NOT_FINITE in events
         if sequence.emit(*events):
-            self.drop(sequence)
+            self.drop(sequence, is_spoiled=NOT_FINITE in events)
 
 
 def drawn_event(sequence: TokenSequence, answer: Answer, info: EngineInfo) -> Event:

@@ -55,11 +55,6 @@ class KVMemory:
         self._free = list(range(self.num_pages - 1, -1, -1))
         self._changes: list[PageChange] = []
 
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens there is room for."""
-        return self.num_pages * self.page_size
-
     def num_known(self, tokens: Sequence[int], limit: int) -> int:
         """How many of the first `limit` tokens need not be computed."""
         if not self.shares:

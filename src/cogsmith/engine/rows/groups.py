@@ -20,7 +20,6 @@ _LEAST_FILL = 0.7
 _SHORT = 4
 """Rows of up to so many pages share a group whatever they fill: a call costs more than their padding."""
 
-
 _LEAST_SHARED = 8
 """Pages of a beginning that is worth a call of its own."""
 

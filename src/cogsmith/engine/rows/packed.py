@@ -29,8 +29,6 @@ class PackedRunner:
     `graphs`, where there are some, run the steps that they take.
     """
 
-    shares_pages = True
-
     def __init__(self, forward: Forward, pool: Pool, new_step: NewStep, graphs: DecodeGraphs | None = None) -> None:
         self._forward = forward
         self._pool = pool

@@ -29,9 +29,6 @@ class RowChunk:
 class Runner(Protocol):
     """Runs chunks of many rows and keeps their KV caches. Used by the engine's thread alone."""
 
-    shares_pages: bool
-    """Whether a row may begin with another's pages: its keys and values lie in the pages that its chunks name."""
-
     def change_pages(self, changes: Sequence[PageChange]) -> None:
         """Copy and clear pages, in order. Without effect where no pages are shared."""
 
@@ -44,8 +41,6 @@ class Runner(Protocol):
 
 class OwnCaches:
     """What a back-end inherits whose rows keep caches of their own."""
-
-    shares_pages = False
 
     def change_pages(self, changes: Sequence[PageChange]) -> None:
         """Nothing: pages are only counted here."""

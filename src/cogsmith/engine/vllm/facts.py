@@ -10,7 +10,7 @@ from typing import Any
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.description import describe
-from cogsmith.engine.loader import eos_ids, longest_context, read_config
+from cogsmith.engine.loader import decodable_ids, eos_ids, longest_context, read_config
 from cogsmith.manifest import Limits
 
 
@@ -22,12 +22,11 @@ def read(
     shape = config.get_text_config()
     defaults = _generation_config(folder)
     description = describe(folder, model_args)
-    vocabulary = None if tokenizer is None else tokenizer.get_vocab()
     return EngineInfo(
         model=name,
         engine="vllm",
         head_size=shape.vocab_size,
-        vocab_size=shape.vocab_size if vocabulary is None else min(shape.vocab_size, 1 + max(vocabulary.values())),
+        vocab_size=decodable_ids(tokenizer, shape.vocab_size),
         max_context=longest_context(config, limits.max_context),
         eos_ids=eos_ids(defaults, shape, tokenizer),
         bos_id=getattr(tokenizer, "bos_token_id", None),
@@ -39,7 +38,7 @@ def read(
         details={
             "architecture": description.architecture,
             "runner": "vllm",
-            "tokenizer": None if vocabulary is None else fingerprint(vocabulary),
+            "tokenizer": None if tokenizer is None else fingerprint(tokenizer.get_vocab()),
             "quantization": getattr(config, "quantization_config", {}).get("quant_method"),
             "vllm": _vllm_version(),
         },
