@@ -58,12 +58,12 @@ def test_a_model_without_an_end_token_ends_with_the_text():
 
 
 def test_branches_share_one_grammar(engine, monkeypatch):
-    compiled = []
-    compile_ = Grammar.compile
-    monkeypatch.setattr(Grammar, "compile", lambda self, asked: compiled.append(asked) or compile_(self, asked))
+    made = []
+    new = Grammar.__init__
+    monkeypatch.setattr(Grammar, "__init__", lambda self, *given: made.append(given) or new(self, *given))
     constraint = Constraint("regex", "[a-f]{5}")
     texts = {finished(events) for events in run(engine, *(request(constraint, seed) for seed in range(8)))}
-    assert len(compiled) == 1
+    assert len(made) == 1
     assert len(texts) > 1
 
 
@@ -181,6 +181,26 @@ def test_a_hostile_constraint_ends_no_stream_but_its_own(engine, kind):
         assert [event.token for event in events] == [event.token for event in expected]
     assert engine.healthy()
     assert finished(run(engine, request(choice("yes")))[0]) == "yes"
+
+
+def test_a_constraint_that_compiles_for_long_holds_up_no_other(engine, monkeypatch):
+    holds, may_go_on = threading.Event(), threading.Event()
+    receive = Grammar._receive
+
+    def slow(grammar):
+        if grammar._asked["text"] == "slow":
+            holds.set()
+            may_go_on.wait(60)
+        return receive(grammar)
+
+    monkeypatch.setattr(Grammar, "_receive", slow)
+    stream = Stream()
+    submit = threading.Thread(target=engine.submit, args=(request(Constraint("regex", "slow")), stream), daemon=True)
+    submit.start()
+    assert holds.wait(60)
+    assert ends_in_time(lambda: run(engine, request(choice("quick"))))
+    may_go_on.set()
+    assert finished(stream.result()) == "slow"
 
 
 def test_what_makes_the_grammars_may_die(engine):

@@ -52,11 +52,14 @@ class State:
 
 
 class Grammar:
-    """A constraint's process. Any thread may use it."""
+    """A constraint's process, which is to compile what is `asked`. Any thread may use it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, asked: Mapping[str, Any]) -> None:
         self._connection = connection
+        self._asked = asked
         self._lock = threading.Lock()
+        self._is_compiled = False
+        self._error: str | None = None
         self._ids = itertools.count()
         self._open: set[int] = set()
         self._left: deque[int] = deque()
@@ -65,13 +68,17 @@ class Grammar:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no stream follows it."""
-        return not self._open
+        """Whether no stream follows it, and none is about to."""
+        return self._is_compiled and not self._open
 
-    def compile(self, asked: Mapping[str, Any]) -> str | None:
-        """Compile the grammar; return what is wrong with it."""
-        reply = self._ask(asked) and self._receive()
-        return _TOO_MUCH if not reply else json.loads(reply)["error"]
+    def compile(self) -> str | None:
+        """Compile the grammar, or wait for another thread that does; return what is wrong with it."""
+        with self._lock:
+            if not self._is_compiled:
+                reply = self._ask(self._asked) and self._receive()
+                self._error = _TOO_MUCH if not reply else json.loads(reply)["error"]
+                self._is_compiled = True
+            return self._error
 
     def start(self, allow: bytes | None, room: int) -> int:
         """Begin a stream and return its name. `allow` is a bitset of the only ids that may come in it."""
@@ -173,20 +180,17 @@ class Grammars:
     def get(self, constraint: Constraint) -> Grammar:
         """Return the compiled grammar of `constraint`. Raises RequestError where it is none, or cannot be run."""
         with self._lock:
-            known = self._grammars.get(constraint)
-            if known is not None and known.is_alive:
-                self._grammars.move_to_end(constraint)
-                return known
-            self._make_room()
-            grammar = Grammar(self._new_process())
-            error = grammar.compile(
-                {**asdict(constraint), "eos_ids": self._eos_ids, "vocab_size": self._info.vocab_size}
-            )
-            if error is not None:
-                grammar.close()
-                raise _unusable(constraint.kind, error)
-            self._grammars[constraint] = grammar
-            return grammar
+            grammar = self._grammars.get(constraint)
+            if grammar is None or not grammar.is_alive:
+                self._make_room()
+                grammar = self._grammars[constraint] = self._new(constraint)
+            self._grammars.move_to_end(constraint)
+        # May take seconds, in which other constraints are not held up.
+        error = grammar.compile()
+        if error is not None:
+            self._forget(constraint, grammar)
+            raise _unusable(constraint.kind, error)
+        return grammar
 
     def close(self) -> None:
         """End all processes. Idempotent."""
@@ -212,6 +216,16 @@ class Grammars:
         if idle is None:
             raise RequestError(f"{_MOST_GRAMMARS} different constraints are in use already", fix="try again later")
         self._grammars.pop(idle).close()
+
+    def _new(self, constraint: Constraint) -> Grammar:
+        asked = {**asdict(constraint), "eos_ids": self._eos_ids, "vocab_size": self._info.vocab_size}
+        return Grammar(self._new_process(), asked)
+
+    def _forget(self, constraint: Constraint, grammar: Grammar) -> None:
+        with self._lock:
+            if self._grammars.get(constraint) is grammar:
+                del self._grammars[constraint]
+        grammar.close()
 
     def _new_process(self) -> Connection:
         control = self._control

@@ -8,6 +8,7 @@ import transformers
 
 from cogsmith.engine.rows.attention import during
 from cogsmith.engine.rows.forward import Forward
+from cogsmith.engine.rows.graphs import DecodeGraphs
 from cogsmith.engine.rows.grouped import GroupedStep
 from cogsmith.engine.rows.packed import PackedRunner, paged_layers
 from cogsmith.engine.rows.plan import Plan
@@ -16,6 +17,7 @@ from cogsmith.engine.rows.runner import RowChunk
 from cogsmith.engine.rows.varlen import VarlenStep, lines_of
 
 from ..models import SHAPE, VOCAB, plain_logprobs, random_model, tiny_llama
+from . import recorded
 
 PAGE = 8
 COMMON = {**SHAPE, "num_hidden_layers": 2}
@@ -67,18 +69,26 @@ def kernel(request, monkeypatch):
     return by_groups if request.param == "groups" else by_flash
 
 
+def runner_by(new_step, forward, num_pages):
+    return PackedRunner(forward, Pool(paged_layers(forward), num_pages, PAGE, by_heads=new_step is by_groups), new_step)
+
+
+def runner_by_graphs(_, forward, num_pages):
+    pool = Pool(paged_layers(forward), num_pages + 1, PAGE, by_heads=False)
+    return PackedRunner(forward, pool, by_flash, DecodeGraphs(forward, pool, 128, num_pages))
+
+
 @torch.inference_mode()
-def logprobs_in_steps(model, texts, new_step, draw):
+def logprobs_in_steps(model, texts, new_step, draw, new_runner=runner_by):
     """Run texts in chunks of any size, as many of them at a time as it happens; log-probabilities of each."""
-    forward = Forward(model)
-    pool = Pool(paged_layers(forward), len(texts) * 16, PAGE, by_heads=new_step is by_groups)
-    runner = PackedRunner(forward, pool, new_step)
+    runner = new_runner(new_step, Forward(model), len(texts) * 16)
     shuffled = draw.sample(range(len(texts) * 16), len(texts) * 16)
     pages = [shuffled[16 * i : 16 * (i + 1)] for i in range(len(texts))]
     done, found = [0] * len(texts), [[] for _ in texts]
     while any(begun < len(text) for begun, text in zip(done, texts, strict=True)):
         some = [i for i, text in enumerate(texts) if done[i] < len(text) and draw.random() < 0.7]
-        sizes = [min(len(texts[i]) - done[i], draw.choice([1, 1, 1, 2, 5, 20])) for i in some]
+        choices = draw.choice([[1], [1, 1, 1, 2, 5, 20]])
+        sizes = [min(len(texts[i]) - done[i], draw.choice(choices)) for i in some]
         chunks = [
             RowChunk(i, done[i], texts[i][done[i] : done[i] + size], size, pages[i])
             for i, size in zip(some, sizes, strict=True)
@@ -96,6 +106,30 @@ def test_steps_of_any_shape_equal_plain_passes(name, kernel):
     texts = [[draw.randrange(VOCAB) for _ in range(size)] for size in (1, 3, 70, 40, 33, 8, 9, 100)]
     for text, found in zip(texts, logprobs_in_steps(model, texts, kernel, draw), strict=True):
         assert torch.allclose(found, plain_logprobs(model, text), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recorded_steps_equal_plain_passes(name, monkeypatch):
+    graphs, kernel = recorded.install(monkeypatch, reference_varlen)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    model, draw = MODELS[name](), random.Random(5)
+    texts = [[draw.randrange(VOCAB) for _ in range(size)] for size in (1, 3, 70, 40, 33, 8, 9, 100)]
+    found = logprobs_in_steps(model, texts, by_flash, draw, runner_by_graphs)
+    assert sum(graph.replays for graph in graphs) > 5
+    for text, logprobs in zip(texts, found, strict=True):
+        assert torch.allclose(logprobs, plain_logprobs(model, text), atol=1e-4)
+
+
+def test_a_text_beyond_the_recorded_context_is_run_without_a_graph(monkeypatch):
+    graphs, kernel = recorded.install(monkeypatch, reference_varlen)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    model, text = tiny_llama(), [(7 * i) % VOCAB for i in range(140)]
+    with torch.inference_mode():
+        runner = runner_by_graphs(by_flash, Forward(model), 20)
+        chunks = [(0, 126), *((start, start + 1) for start in range(126, 140))]
+        parts = [runner.forward([RowChunk(0, a, text[a:b], b - a, range(20))]) for a, b in chunks]
+    assert [graph.replays for graph in graphs] == [2]
+    assert torch.allclose(torch.log_softmax(torch.cat(parts), -1), plain_logprobs(model, text), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CAPPED)

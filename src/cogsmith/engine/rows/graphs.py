@@ -43,8 +43,10 @@ class DecodeGraphs:
         self._recorded: dict[int, _Recorded] = {}
 
     def takes(self, chunks: Sequence[RowChunk]) -> bool:
-        """Whether a step is one of these."""
-        return len(chunks) <= _SIZES[-1] and all(len(chunk.tokens) == chunk.num_wanted == 1 for chunk in chunks)
+        """Whether a step is one of these, and every row's text within the context that graphs are recorded for."""
+        return len(chunks) <= _SIZES[-1] and all(
+            len(chunk.tokens) == chunk.num_wanted == 1 and chunk.start < self._max_context for chunk in chunks
+        )
 
     def run(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run a step; returns logits `[rows, head_size]`."""
@@ -63,7 +65,9 @@ class DecodeGraphs:
         positions = np.array([*(chunk.start for chunk in chunks), *[0] * idle])
         table = np.full(tuple(recorded.lines.table.shape), self._idle_page, np.int32)
         for row, chunk in enumerate(chunks):
-            table[row, : len(chunk.pages)] = chunk.pages
+            # A row may hold more pages than it has come to yet.
+            pages = chunk.pages[: chunk.start // page_size + 1]
+            table[row, : len(pages)] = pages
         slots = table[np.arange(size), positions // page_size].astype(np.int64) * page_size + positions % page_size
         recorded.ids.copy_(torch.tensor([[*(chunk.tokens[0] for chunk in chunks), *[0] * idle]]), non_blocking=True)
         recorded.positions.copy_(torch.from_numpy(positions)[None], non_blocking=True)
