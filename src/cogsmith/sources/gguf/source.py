@@ -20,6 +20,8 @@ from cogsmith.sources.silent import Silent
 
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
+DEFAULT_PRECISION: Precision = "fp32"
+
 _ASSUMED_BITS_PER_WEIGHT = 4.5
 """The most common quantisation's (Q4_K, Q4_0). Used only until the file is here and says how many weights it has."""
 
@@ -30,7 +32,7 @@ class GgufSource:
     def __init__(self, location: Location, file: str | None, model: Model, cache: Path) -> None:
         self.location = location
         self.file = file
-        self.precision: Precision = model.output_precision or "fp32"
+        self.precision: Precision = model.output_precision or DEFAULT_PRECISION
         self.cache = cache
 
     def resolve(self) -> Resolved:
@@ -48,7 +50,9 @@ class GgufSource:
             format="gguf",
             files=(chosen,),
             checkpoint_bytes=weights * BYTES_PER_WEIGHT[self.precision],
+            exact=parameters is not None,
             parameters=parameters,
+            conversion="" if self.precision == DEFAULT_PRECISION else f"output_precision = {self.precision}",
         )
 
     def materialise(self, resolved: Resolved, reporter: Reporter) -> Checkpoint:

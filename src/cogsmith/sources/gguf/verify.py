@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import ConversionError
 from cogsmith.sources.gguf import USE_ORIGINAL
 from cogsmith.sources.gguf.tokenizer import GgufTokenizer, SpecialIds
+from cogsmith.sources.probe import load_tokenizer, probe_texts
 
 if TYPE_CHECKING:
     import torch
@@ -17,16 +17,6 @@ TOLERANCE = {"fp32": 0.0, "fp16": 0.01, "bf16": 0.05}
 """Largest relative error of the logits (Euclidean norm) by output precision. Half precision rounds each weight once:
 a relative 2**-11 (fp16) or 2**-8 (bf16), which comes to about ten times less than these bounds in the logits."""
 
-PROBE_TEXTS = (
-    "The quick brown fox can't jump over 13 lazy dogs; they've 1,234.56 reasons (or 2026)!",
-    "  two  spaces,\ttabs\t\tand\n\nnew\r\nlines \n ",
-    "def f(x):\n    return {'a': [x ** 2, -1.5e-10], \"b\": None}  # ok\n",
-    "Größe, naïve café, Ελληνικά, Русский язык, עברית, العربية ٣٤, हिन्दी, ไทย",
-    "中文分词\uff0c日本語テキスト、한국어 텍스트。",
-    "emoji 👩‍👩‍👧‍👦 🇫🇷 ✨ ½ ² Ⅷ ∑ → \u00a0 \u2003 \u200b",
-    "<s>[INST] <|im_start|>user\nhi<|im_end|>\n<|endoftext|></s>",
-    "",
-)
 _PROBE_LENGTH = 64
 
 
@@ -35,10 +25,8 @@ def verify_tokenizer(folder: Path, built: GgufTokenizer) -> None:
 
     Transformers rebuilds some tokenizers from their parts when it loads them, so only a comparison tells.
     """
-    from transformers import AutoTokenizer
-
-    loaded = AutoTokenizer.from_pretrained(str(folder))
-    for text in (*PROBE_TEXTS, "x".join(_special_tokens(built))):
+    loaded = load_tokenizer(folder)
+    for text in probe_texts(_special_tokens(built)):
         for special in (True, False):
             want = built.tokenizer.encode(text, add_special_tokens=special).ids
             have = loaded(text, add_special_tokens=special)["input_ids"]
@@ -54,7 +42,7 @@ def verify_tokenizer(folder: Path, built: GgufTokenizer) -> None:
     )
 
 
-def _special_tokens(built: GgufTokenizer) -> Sequence[str]:
+def _special_tokens(built: GgufTokenizer) -> list[str]:
     return [token.content for token in built.tokenizer.get_added_tokens_decoder().values()]
 
 
