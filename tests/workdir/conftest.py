@@ -15,6 +15,8 @@ from cogsmith.errors import SourceError
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, SourceFile, Task
 from cogsmith.workdir.build import build
 
+from .own_code import Shop
+
 
 def safetensors_bytes(**tensors: int) -> bytes:
     """Return a safetensors file holding each named tensor of so many F32 zeros."""
@@ -145,3 +147,10 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, int, int]]]:
         return {path: (stat.st_ino, stat.st_mode, stat.st_mtime_ns) for path, stat in files.items()}
 
     return take
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A project with one model that brings its own code."""
+    monkeypatch.setenv("COGSMITH_CACHE", str(tmp_path / "cache"))
+    return Shop(tmp_path, safetensors_bytes)

@@ -59,7 +59,7 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             plan.model.name,
             plan.state,
             format_bytes(plan.bytes_to_fetch),
-            format_bytes(plan.image_bytes),
+            ("" if plan.resolved.exact else "~") + format_bytes(plan.image_bytes),
             _millions(plan.resolved.parameters),
             _weights(plan),
             _memory(plan),
@@ -70,6 +70,9 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
     for plan in plans:
         for change in plan.changes:
             out.print(f"{plan.model.name}: {change}", markup=False)
+        for file in plan.entry.code:
+            size = format_bytes(file.size)
+            out.print(f"{plan.model.name}: runs {file.path}, {size}, sha256 {file.sha256}", markup=False)
 
 
 def _plan_facts(plan: Plan) -> dict[str, object]:
@@ -77,7 +80,9 @@ def _plan_facts(plan: Plan) -> dict[str, object]:
         "model": plan.model.name,
         "state": plan.state,
         "source": plan.resolved.uri,
+        "further_sources": list(plan.resolved.further_uris),
         "revision": plan.resolved.revision,
+        "format": plan.resolved.format,
         "bytes_to_fetch": plan.bytes_to_fetch,
         "image_bytes": plan.image_bytes,
         "parameters": plan.resolved.parameters,
@@ -85,6 +90,7 @@ def _plan_facts(plan: Plan) -> dict[str, object]:
         "unquantized_weights_bytes": plan.memory.unquantised,
         "weights_bytes": plan.memory.weights,
         "gpu_memory_bytes": plan.memory.total,
+        "code": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in plan.entry.code],
         "changes": list(plan.changes),
     }
 
@@ -95,6 +101,8 @@ def _print_built(built: Sequence[Built], *, as_json: bool) -> None:
         return
     for item in built:
         out.print(f"{shown(item.folder)}  {_done(item)}", markup=False)
+        if item.delivered:
+            out.print(f"{item.delivered.place}  put there too", markup=False)
 
 
 def _done(item: Built) -> str:

@@ -12,7 +12,7 @@ from cogsmith import manifest
 from cogsmith.cli import folders
 from cogsmith.cli.console import out
 from cogsmith.cli.extras import with_extras
-from cogsmith.errors import MissingExtra
+from cogsmith.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from cogsmith.engine.description import Description
@@ -29,12 +29,21 @@ def command(
 
 def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     try:
-        from cogsmith.engine.description import describe
+        from cogsmith.engine.description import describe, describe_stored
     except ImportError:
         raise MissingExtra("engine", "Inspecting a model") from None
     folder = folders.find(name)
     settings = manifest.read(folder)
-    description = describe(folder / settings.checkpoint, settings.model_args, settings.quant)
+    checkpoint = folder / settings.checkpoint
+    if settings.code is None:
+        description = describe(checkpoint, settings.model_args, settings.quant)
+    elif tree:
+        raise UserError(
+            f"only {settings.code.model} knows its tree of modules, and inspecting runs no code of a model's own",
+            fix="leave out --tree",
+        )
+    else:
+        description = describe_stored(checkpoint, settings.model_args, settings.code, settings.quant)
     facts = asdict(description)
     module_tree = facts.pop("tree")
     if as_json:

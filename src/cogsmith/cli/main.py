@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from cogsmith import __version__
-from cogsmith.cli import build, check, generate, inspect, predict, push, score, serve
+from cogsmith.cli import build, check, delta, generate, import_, inspect, predict, push, score, serve
 from cogsmith.cli.console import err
 from cogsmith.cli.many_values import ManyValuesCommand
 from cogsmith.errors import CogsmithError, InternalError, UserError
@@ -27,8 +27,10 @@ app.command("serve", context_settings={"ignore_unknown_options": True})(serve.co
 app.command("predict")(predict.command)
 app.command("generate", cls=ManyValuesCommand)(generate.command)
 app.command("score", cls=ManyValuesCommand)(score.command)
+app.command("import")(import_.command)
 app.command("inspect")(inspect.command)
 app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)
+app.add_typer(delta.app, name="delta")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from typer import Typer
 from typer.testing import CliRunner
 
 from cogsmith.cli.main import app
@@ -14,9 +15,9 @@ from cogsmith.cli.main import app
 _INTRODUCTION = """\
 # Commands
 
-Results go to stdout; progress, notes and errors to stderr. With `--json`, `build`, `inspect`, `generate` and `score`
-make stdout one JSON text. `NO_COLOR` is honoured. Exit codes: 0 ok, 1 something the user can mend (the message says
-how), 2 wrong usage, 3 a fault of ours.
+Results go to stdout; progress, notes and errors to stderr. With `--json`, `build`, `import`, `inspect`, `generate` and
+`score` make stdout one JSON text. `NO_COLOR` is honoured. Exit codes: 0 ok, 1 something the user can mend (the message
+says how), 2 wrong usage, 3 a fault of ours.
 
 `./build` is `cogsmith build` in the project's own environment, made on first use.
 """
@@ -24,12 +25,20 @@ how), 2 wrong usage, 3 a fault of ours.
 
 def reference() -> str:
     """Return the page: every command's help text, at a fixed width."""
-    names = [command.name for command in app.registered_commands if command.name]
+    names = _names(app)
     return "\n".join([_INTRODUCTION, *(f"## cogsmith {name}\n\n```\n{_help(name)}\n```\n" for name in names)])
 
 
+def _names(commands: Typer, before: str = "") -> list[str]:
+    """Return every command as it is typed, those of a group after its name."""
+    names = [f"{before}{command.name}" for command in commands.registered_commands if command.name]
+    groups = [(group.name, group.typer_instance) for group in commands.registered_groups]
+    return names + [name for group, inner in groups if group and inner for name in _names(inner, f"{before}{group} ")]
+
+
 def _help(name: str) -> str:
-    result = CliRunner().invoke(app, [name, "--help"], prog_name="cogsmith", env={"COLUMNS": "100", "TERM": "dumb"})
+    terminal = {"COLUMNS": "100", "TERM": "dumb"}
+    result = CliRunner().invoke(app, [*name.split(), "--help"], prog_name="cogsmith", env=terminal)
     return result.output.strip()
 
 

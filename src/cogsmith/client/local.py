@@ -95,7 +95,7 @@ def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
         model_args = {**manifest.model_args(settings, os.environ), **model_args}
     else:
         settings = Manifest(name=folder.name, source=str(folder), cogsmith=cogsmith.__version__, checkpoint=".")
-    engine, tokenizer = open_engine(settings, folder / settings.checkpoint, model_args)
+    engine, tokenizer = open_engine(settings, folder, model_args)
     return _Served(engine, tokenizer, settings.limits)
 
 

@@ -4,12 +4,13 @@ load             the three steps, one after the other
 document         1  the text as data, `[defaults]` merged under each model
 └── positions       on which line each key stands
 validate         2  every problem at once
-├── raw             which keys there are: the types that check them one by one
+├── raw, tables     which keys there are: the types that check them one by one
 │   └── rules, uri  what a name, a pin, a revision, a source may look like
 ├── translate       pydantic's errors in this project's words
 ├── later           what is planned and refused until then
 ├── forbidden       what may stand in no key: access tokens, values that JSON cannot hold
 ├── consistency     what the keys of one model must say together
+│   └── weights, arguments, engines   of these: where weights come from, from_pretrained's words, what runs the model
 └── findings        how a problem is worded
 model            3  the complete, immutable types that the rest of the program sees
 schema           config.schema.json and the table of keys, generated from `raw`

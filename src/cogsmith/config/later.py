@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 NOT_YET: Mapping[str, frozenset[str]] = {
-    "code": frozenset(),
-    "llama_config": frozenset(),
-    "llama_type": frozenset(),
     "prompt": frozenset(),
-    "tokenizer": frozenset(),
-    "format": frozenset({"accessory", "composer"}),
-    "source": frozenset({"gs", "https", "s3"}),
     "task": frozenset({"encoder", "image-text"}),
 }
 """Model keys, each with its values that are not in this version; an empty set means the whole key."""
@@ -23,5 +17,5 @@ def later_key(key: str) -> bool:
 
 
 def later_value(key: str, value: object) -> bool:
-    """Whether `value` is planned for the model key `key` and not known yet. For `source` it is the scheme."""
+    """Whether `value` is planned for the model key `key` and not known yet."""
     return isinstance(value, str) and value in NOT_YET.get(key, frozenset())

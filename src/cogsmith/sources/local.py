@@ -8,20 +8,25 @@ from pathlib import Path
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile
 from cogsmith.sources.hashing import fingerprint, sha256_file
+from cogsmith.sources.part import matching
 from cogsmith.sources.safetensors_file import count_parameters, read_header
+
+# Hidden, and all the same part of a checkpoint: torch.distributed's list of what is in which file.
+_TORCH_INDEX = ".metadata"
 
 
 class FolderLocation:
-    """A folder's files, hidden ones left out.
+    """A folder's files, hidden ones left out, and those that match none of `patterns`, if there are some.
 
     Links to files are followed while they stay in the folder or, for a snapshot of the Hugging Face cache, in that
     cache, whose snapshots are made of links.
     """
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, patterns: Sequence[str] = ()) -> None:
         self.uri = f"path:{folder}"
         self._folder = folder
         self._cache = cache
+        self._patterns = patterns
 
     def list(self) -> tuple[str, Sequence[SourceFile]]:
         """Return the content's fingerprint and all files. Raises SourceError, with every bad link at once."""
@@ -30,7 +35,9 @@ class FolderLocation:
             raise SourceError(f"{self._folder} is not a folder", fix="name a folder, or a .gguf file")
         found = _walk(root)
         _refuse_bad_links(found, root)
-        files = [self._describe(root, path) for path in found if path.is_file()]
+        # Chosen before they are hashed: what is not wanted may be large.
+        names = [SourceFile(path.relative_to(root).as_posix(), 0) for path in found if path.is_file()]
+        files = [self._describe(root, root / file.path) for file in matching(self.uri, names, self._patterns)]
         return fingerprint(files), files
 
     def fetch(self, revision: str, files: Sequence[SourceFile], reporter: Reporter) -> dict[str, Path]:
@@ -82,7 +89,7 @@ def _walk(root: Path) -> list[Path]:
 
 def _visible(root: Path) -> Iterator[Path]:
     for path in sorted(root.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") and path.name != _TORCH_INDEX:
             continue
         yield path
         if path.is_dir() and not path.is_symlink():

@@ -56,7 +56,7 @@ class QuantisedSource:
         if resolved.parameters:
             kept_bits = 8 * size / resolved.parameters
             size = self._quant.weight_bytes(resolved.parameters, resolved.shape, kept_bits)
-        return replace(resolved, checkpoint_bytes=size, unquantised_bytes=resolved.checkpoint_bytes)
+        return replace(resolved, checkpoint_bytes=size, unquantised_bytes=resolved.checkpoint_bytes, exact=False)
 
     def materialise(self, resolved: Resolved, reporter: Reporter) -> Checkpoint:
         """Bring the original here and quantise it, unless that was done before.

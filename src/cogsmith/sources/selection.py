@@ -6,7 +6,7 @@ Weights are looked for in the order of `from_pretrained`: one file before shards
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cogsmith.errors import SourceError
@@ -36,6 +36,15 @@ SIDE_FILES = frozenset(
     }
 )
 SIDE_PATTERN = re.compile(r"[^/]+\.(model|tiktoken)|(additional_chat_templates|chat_templates)/[^/]+\.jinja")
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "tekken.json"})
+TOKENIZER_FILES = VOCABULARIES | {
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+}
+VOCABULARY_SUFFIXES = (".model", ".tiktoken")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLE = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -62,6 +71,21 @@ def select(files: Iterable[SourceFile], uri: str, read_json: ReadJson, *, allow_
 def python_files(files: Iterable[SourceFile]) -> list[str]:
     """Return the Python files, none of which is ever taken."""
     return sorted(file.path for file in files if file.path.endswith(".py"))
+
+
+def tokenizer_files(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
+    """Return what is a tokenizer's among `files`; none where no vocabulary is there."""
+    found = tuple(file for file in files if file.path in TOKENIZER_FILES or _is_vocabulary(file.path))
+    return found if holds_vocabulary(file.path for file in found) else ()
+
+
+def holds_vocabulary(paths: Iterable[str]) -> bool:
+    """Tell whether one of the files holds the pieces of a tokenizer."""
+    return any(_is_vocabulary(path) for path in paths)
+
+
+def _is_vocabulary(path: str) -> bool:
+    return path in VOCABULARIES or ("/" not in path and path.endswith(VOCABULARY_SUFFIXES))
 
 
 def _weights(

@@ -6,7 +6,7 @@ import difflib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,8 @@ from cogsmith.errors import (
 )
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
-from cogsmith.workdir import link, lint, lock, swap
+from cogsmith.sources.custom_code import CustomCode
+from cogsmith.workdir import link, lint, lock, model_code, output, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
 from cogsmith.workdir.places import stays_inside
@@ -36,10 +37,14 @@ OpenSource = Callable[[Model, Path | None], Source]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A finished work directory: its `plan`, and how many weight files came by each way ("hard link", "copy")."""
+    """A finished work directory: its `plan`, and how many weight files came by each way ("hard link", "copy").
+
+    `delivered` is what was put at `output.uri`; None where nothing had to be.
+    """
 
     plan: Plan
     placed: Mapping[str, int]
+    delivered: output.Saved | None = None
 
     @property
     def folder(self) -> Path:
@@ -49,11 +54,12 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A model with its source, nailed down."""
+    """A model with its source, nailed down, and its own code, if it has some."""
 
     model: Model
     source: Source
     resolved: Resolved
+    code: CustomCode | None
 
 
 def build(
@@ -78,8 +84,10 @@ def build(
         swap.recover(project.root / WORK)
         plans = _plans(project, targets, cache)
         _require_space_to_fetch(plans, cache)
+        for item in plans:
+            output.require_deliverable(item, cache)
         return [
-            _build_one(project, item, target.source, frozen, reporter)
+            _build_and_deliver(project, item, target, frozen, reporter, cache)
             for item, target in zip(plans, targets, strict=True)
         ]
 
@@ -117,7 +125,8 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
     for model in select(project, names):
         try:
             source = open_source(model, cache)
-            found.append(_Target(model, source, source.resolve()))
+            resolved = source.resolve()
+            found.append(_Target(model, source, resolved, model_code.read(model, resolved, cache)))
         except UserError as error:
             errors.append((model, error))
     if len(errors) == 1:
@@ -132,7 +141,7 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
 
 def _plans(project: Project, targets: Iterable[_Target], cache: Path | None) -> list[Plan]:
     locked = lock.read(project.root / lock.FILE_NAME)
-    return [plan(project, target.model, target.resolved, locked, cache=cache) for target in targets]
+    return [plan(project, target.model, target.resolved, locked, code=target.code, cache=cache) for target in targets]
 
 
 def _refuse_drift(differences: Mapping[str, Sequence[str]]) -> None:
@@ -145,10 +154,22 @@ def _refuse_drift(differences: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def _build_one(project: Project, item: Plan, source: Source, frozen: bool, reporter: Reporter) -> Built:
+def _build_and_deliver(
+    project: Project, item: Plan, target: _Target, frozen: bool, reporter: Reporter, cache: Path | None
+) -> Built:
+    built = _build_one(project, item, target, frozen, reporter)
+    if item.model.output is None:
+        return built
+    files = lock.read(project.root / lock.FILE_NAME)[item.model.name].files
+    return replace(built, delivered=output.deliver(item, files, reporter, cache))
+
+
+def _build_one(project: Project, item: Plan, target: _Target, frozen: bool, reporter: Reporter) -> Built:
     if item.state == "unchanged":
         return Built(item, {})
-    checkpoint = source.materialise(item.resolved, reporter)
+    for doubt in model_code.doubts(target.code, item.model, item.resolved):
+        reporter.note(doubt)
+    checkpoint = target.source.materialise(item.resolved, reporter)
     entry = _with_files(item.entry, checkpoint)
     if frozen:
         _refuse_drift({item.model.name: lock.diff(item.locked, entry)})

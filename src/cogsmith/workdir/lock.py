@@ -16,15 +16,19 @@ _VERSION = 1
 
 
 class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a checkpoint: its relative POSIX path there, bytes, and the SHA-256 of its content in hex."""
+    """One file of a checkpoint or of a model's own code: its relative POSIX path there, bytes, and SHA-256 in hex."""
 
     path: str
     size: int
     sha256: str
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one model was built from. `template` is one hash over everything rendered, `cogsmith` the version."""
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one model was built from. `template` is one hash over everything rendered, `cogsmith` the version.
+
+    `code` are the model's own Python files, for the few that have some; `conversion` says what weights in another
+    format were converted by and to.
+    """
 
     source: str
     revision: str
@@ -32,6 +36,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requirements: tuple[str, ...]
     template: str
     cogsmith: str
+    code: tuple[LockedFile, ...] = ()
+    conversion: str = ""
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,12 +82,14 @@ def diff(old: Entry | None, new: Entry) -> list[str]:
     for label, before, after in (
         ("source", old.source, new.source),
         ("revision", old.revision, new.revision),
+        ("conversion", old.conversion or "none", new.conversion or "none"),
         ("Cogsmith", old.cogsmith, new.cogsmith),
     ):
         if before != after:
             changes.append(f"{label} {before} -> {after}")
     changes += _requirement_changes(old.requirements, new.requirements)
-    changes += _file_changes(old.files, new.files)
+    changes += _file_changes(old.files, new.files, "file")
+    changes += _file_changes(old.code, new.code, "code file")
     if old.template != new.template:
         changes.append("rendered files differ: the config, the templates or Cogsmith's own code changed")
     return changes
@@ -92,16 +100,16 @@ def _requirement_changes(old: tuple[str, ...], new: tuple[str, ...]) -> list[str
     return dropped + [f"requirement {line} added" for line in new if line not in old]
 
 
-def _file_changes(old: tuple[LockedFile, ...], new: tuple[LockedFile, ...]) -> list[str]:
+def _file_changes(old: tuple[LockedFile, ...], new: tuple[LockedFile, ...], label: str) -> list[str]:
     before, after = ({file.path: file for file in files} for files in (old, new))
     changes = []
     for path in sorted(before.keys() | after.keys()):
         if path not in after:
-            changes.append(f"file {path} dropped")
+            changes.append(f"{label} {path} dropped")
         elif path not in before:
-            changes.append(f"file {path} added")
+            changes.append(f"{label} {path} added")
         elif before[path].size != after[path].size:
-            changes.append(f"file {path}: {before[path].size} -> {after[path].size} bytes")
+            changes.append(f"{label} {path}: {before[path].size} -> {after[path].size} bytes")
         elif before[path] != after[path]:
-            changes.append(f"file {path}: same size, other content")
+            changes.append(f"{label} {path}: same size, other content")
     return changes

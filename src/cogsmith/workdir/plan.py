@@ -13,8 +13,9 @@ import cogsmith
 from cogsmith.config.model import WORK, Model, Project
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Resolved
+from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import memory, pins, render
-from cogsmith.workdir.lock import Entry, diff, is_unaltered
+from cogsmith.workdir.lock import Entry, LockedFile, diff, is_unaltered
 from cogsmith.workdir.render import RenderedFile
 
 _NOT_OURS = ("__pycache__", ".cog")
@@ -53,23 +54,33 @@ class Plan:
 
 
 def plan(
-    project: Project, model: Model, resolved: Resolved, lock: Mapping[str, Entry], *, cache: Path | None = None
+    project: Project,
+    model: Model,
+    resolved: Resolved,
+    lock: Mapping[str, Entry],
+    *,
+    code: CustomCode | None = None,
+    cache: Path | None = None,
 ) -> Plan:
-    """Say what building `model` from `resolved` would do, given the last builds in `lock`.
+    """Say what building `model` from `resolved` and its own `code` would do, given the last builds in `lock`.
 
     Writes nothing but the digests that `cache` remembers.
     """
+    model = model.served_as(resolved.format, resolved.shape)
     folder = project.root / WORK / model.name
-    source = _recorded_source(resolved.uri, project.root)
-    rendered = render.render(model, _pinned(source, resolved.revision), project, resolved.shape)
+    source = " + ".join(_recorded_source(uri, project.root) for uri in (resolved.uri, *resolved.further_uris))
+    rendered = render.render(model, _pinned(source, resolved.revision), project, resolved.shape, code)
     locked = lock.get(model.name)
     entry = Entry(
         source=source,
         revision=resolved.revision,
         files=locked.files if locked else (),
         requirements=pins.requirements(model, resolved.shape),
-        template=render.digest(rendered),
+        # Code that is the model's own has hashes of its own.
+        template=render.digest({path: file for path, file in rendered.items() if path not in render.model_code(code)}),
         cogsmith=cogsmith.__version__,
+        code=_locked(code),
+        conversion=resolved.conversion,
     )
     changes = tuple(diff(locked, entry) or _folder_changes(folder, rendered, entry, cache))
     return Plan(
@@ -88,6 +99,11 @@ def plan(
         changes=changes,
         state=_state(folder, changes),
     )
+
+
+def _locked(code: CustomCode | None) -> tuple[LockedFile, ...]:
+    files = code.files if code else ()
+    return tuple(LockedFile(file.path, len(file.content), file.sha256) for file in files)
 
 
 def _state(folder: Path, changes: tuple[str, ...]) -> State:

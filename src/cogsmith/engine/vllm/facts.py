@@ -10,7 +10,7 @@ from typing import Any
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.description import describe
-from cogsmith.engine.loader import decodable_ids, eos_ids, longest_context, read_config
+from cogsmith.engine.loader import decodable_ids, eos_ids, generation_config, longest_context, read_config
 from cogsmith.manifest import Limits
 
 
@@ -20,7 +20,7 @@ def read(
     """Return what the engine runs, as the default engine says it. The footprint is that of the weights, unquantised."""
     config = read_config(folder, model_args)
     shape = config.get_text_config()
-    defaults = _generation_config(folder)
+    defaults = generation_config(folder)
     description = describe(folder, model_args)
     return EngineInfo(
         model=name,
@@ -43,13 +43,6 @@ def read(
             "vllm": _vllm_version(),
         },
     )
-
-
-def _generation_config(folder: Path) -> Any | None:
-    from transformers import GenerationConfig
-
-    has_one = (folder / "generation_config.json").exists()
-    return GenerationConfig.from_pretrained(folder, local_files_only=True) if has_one else None
 
 
 def _vllm_version() -> str:

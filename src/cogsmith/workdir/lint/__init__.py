@@ -8,7 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogsmith.errors import Problem
-from cogsmith.workdir.lint import checkpoint, cog_yaml, companions, ignored, locked, pins, predictor_code, secrets
+from cogsmith.workdir.lint import (
+    checkpoint,
+    cog_yaml,
+    companions,
+    ignored,
+    locked,
+    model_code,
+    pins,
+    predictor_code,
+    secrets,
+)
 
 
 def check(folder: Path) -> list[Problem]:
@@ -18,6 +28,7 @@ def check(folder: Path) -> list[Problem]:
         *predictor_code.check(folder),
         *pins.check(folder),
         *companions.check(folder),
+        *model_code.check(folder),
         *ignored.check(folder),
         *checkpoint.check(folder),
         *locked.check(folder),

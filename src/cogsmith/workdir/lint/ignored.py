@@ -36,6 +36,7 @@ def _needed(folder: Path) -> dict[str, list[str]]:
         "predict.py": [folder / "predict.py"],
         manifest.FILE_NAME: [folder / manifest.FILE_NAME],
         "cogsmith/": sorted((folder / "cogsmith").rglob("*.py")),
+        f"{manifest.MODEL_CODE}/": sorted((folder / manifest.MODEL_CODE).rglob("*.py")),
         f"{weights.name}/": sorted(path for path in weights.rglob("*") if path.is_file()),
     }
     return {name: [path.relative_to(folder).as_posix() for path in paths] for name, paths in groups.items()}
