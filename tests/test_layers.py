@@ -18,18 +18,19 @@ MAY_IMPORT = {
     "manifest": {"errors", "quant"},
     "detokenize": {"errors"},
     "lmtp": {"errors", "manifest"},
+    "prompts": {"errors"},
     "engine": {"errors", "manifest", "quant", "detokenize", "lmtp"},
-    "predictor": GROUND | {"lmtp", "engine"},
+    "predictor": GROUND | {"lmtp", "engine", "prompts"},
     "cache": {"errors"},
     "config": GROUND,
     "sources": GROUND | {"config", "cache"},
     "workdir": GROUND | {"config", "sources", "cache"},
     # `local:` runs in the caller's process what a container runs.
-    "client": GROUND | {"lmtp", "engine", "predictor", "cache"},
+    "client": GROUND | {"lmtp", "engine", "predictor", "prompts", "cache"},
     # `serve HF_NAME` builds the folder that it serves.
     "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache"},
     # `inspect` builds the engine's model without its weights, on this machine.
-    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine"},
+    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts"},
 }
 
 

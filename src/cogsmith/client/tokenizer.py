@@ -13,9 +13,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from cogsmith import detokenize
-from cogsmith.client import chat
-from cogsmith.errors import EndpointError, ProtocolError, RequestRejected
+from cogsmith.errors import EndpointError, ProtocolError, RequestError, RequestRejected
 from cogsmith.lmtp import TokenizerFiles
+from cogsmith.prompts import chat
 
 
 class ClientTokenizer:
@@ -59,7 +59,11 @@ class ClientTokenizer:
         if not isinstance(template, str):
             raise RequestRejected("this model has no chat template", fix="give a prompt instead of messages")
         # The template has already written the special tokens that the text needs.
-        return self.encode(chat.render(template, messages, self._special), special=False)
+        try:
+            text = chat.render(template, messages, self._special)
+        except RequestError as error:
+            raise RequestRejected(error.message) from error
+        return self.encode(text, special=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""

@@ -24,7 +24,8 @@ from cogsmith.workdir import pins, schema, signature
 PLACEHOLDER_PREFIX = f"r8.im/{PLACEHOLDER}/"
 _PACKAGE = Path(cogsmith.__file__).parent
 _TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "manifest.py", "quant.py")
-_TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor")
+_TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor", "prompts")
+_TRAVELLING_SUFFIXES = (".py", ".jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def travelling_code() -> Iterator[tuple[str, RenderedFile]]:
     """Yield the part of this package that runs in the container."""
     modules = [_PACKAGE / name for name in _TRAVELLING_MODULES]
     for package in _TRAVELLING_PACKAGES:
-        modules += (_PACKAGE / package).rglob("*.py")
+        modules += (path for path in (_PACKAGE / package).rglob("*") if path.suffix in _TRAVELLING_SUFFIXES)
     for module in modules:
         path = Path("cogsmith") / module.relative_to(_PACKAGE)
         yield path.as_posix(), RenderedFile(module.read_bytes())

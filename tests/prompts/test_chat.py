@@ -7,10 +7,10 @@ import contextlib
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from cogsmith.client.chat import render
-from cogsmith.errors import RequestRejected
+from cogsmith.errors import RequestError
+from cogsmith.prompts.chat import render
 
-from .arithmetic import LETTERS
+from ..client.arithmetic import LETTERS
 
 MESSAGES = [
     {"role": "system", "content": "Be <brief> & kind."},
@@ -51,7 +51,7 @@ def test_as_transformers_does(template):
     ],
 )
 def test_a_template_that_refuses(template, named):
-    with pytest.raises(RequestRejected, match=named):
+    with pytest.raises(RequestError, match=named):
         render(template, MESSAGES, {})
 
 
@@ -67,6 +67,6 @@ def test_a_template_that_refuses(template, named):
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(template):
-    with contextlib.suppress(RequestRejected):
+    with contextlib.suppress(RequestError):
         assert render(template, MESSAGES, {}) == ""
     assert len(MESSAGES) == 4
