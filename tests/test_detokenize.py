@@ -68,3 +68,15 @@ def test_bytes_that_are_no_character_are_not_decoded_again_and_again():
     text = "".join(decoder.push(0x80) for _ in range(1000)) + decoder.flush()
     assert text == "\N{REPLACEMENT CHARACTER}" * 1000
     assert longest < 50
+
+
+@given(st.lists(st.sampled_from([b"a", b"\xe2", b"\x82", b"\xac", b"\xf0", b"\x9f", b"\x98", b"\xff", "é".encode()])))
+def test_any_bytes_come_out_as_they_are_decoded_at_once(tokens):
+    """Also what is no text: a byte-level tokenizer's pieces, however long they are not whole characters."""
+
+    def decode(ids):
+        return b"".join(tokens[id_] for id_ in ids).decode("utf-8", "replace")
+
+    decoder = TextDecoder(decode)
+    shown = "".join([decoder.push(id_) for id_ in range(len(tokens))]) + decoder.flush()
+    assert shown == decode(range(len(tokens)))

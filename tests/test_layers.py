@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "cache": {"errors"},
     "config": GROUND,
     "sources": GROUND | {"config", "cache"},
-    "workdir": GROUND | {"config", "sources", "cache"},
+    "workdir": GROUND | {"config", "sources", "cache", "prompts"},
     # `local:` runs in the caller's process what a container runs.
     "client": GROUND | {"lmtp", "engine", "predictor", "prompts", "cache"},
     # `serve HF_NAME` builds the folder that it serves.

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _CONTEXT_IDS = 8
 
-# A character has at most four bytes, so more tokens than these are not waiting for the rest of one.
+# A character has at most four bytes, so more tokens than these are not all waiting for the rest of one.
 _MOST_PENDING = 16
+_MOST_BEGUN = 3
+"""Tokens that the beginning of a character can lie in: each has a byte of it at least."""
 
 Decode = Callable[[list[int]], str]
 """A tokenizer's `decode`: ids to text, special tokens left out."""
@@ -47,8 +49,9 @@ class TextDecoder:
         text = self._pending_text()
         # A byte-level token may end inside a character; its decoded form then ends with the replacement character.
         # So does text that is no whole character ever: without a limit, each token would cost more than the one before.
-        is_begun = text.endswith(_REPLACEMENT) and len(self._pending) < _MOST_PENDING
-        return "" if is_begun else self._give(text)
+        if not text.endswith(_REPLACEMENT):
+            return self._give(text)
+        return "" if len(self._pending) < _MOST_PENDING else self._give_settled(text)
 
     def flush(self) -> str:
         """Return what was held back, whole or not."""
@@ -57,6 +60,19 @@ class TextDecoder:
     def _pending_text(self) -> str:
         before = self._decode(self._context)
         return self._decode(self._context + self._pending)[len(before) :]
+
+    def _give_settled(self, text: str) -> str:
+        """Give out what no further token can change, of a text that has long been no whole characters."""
+        before = len(self._decode(self._context))
+        for held in range(_MOST_BEGUN, _MOST_PENDING // 2):
+            settled = self._decode(self._context + self._pending[:-held])[before:]
+            # Otherwise a whole character lies across the border.
+            if text.startswith(settled):
+                pending, self._pending = self._pending[-held:], self._pending[:-held]
+                self._give(settled)
+                self._pending = pending
+                return settled
+        return self._give(text)
 
     def _give(self, text: str) -> str:
         # A token without text, such as a special one, is no context: what follows would look like a text's beginning.

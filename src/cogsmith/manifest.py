@@ -57,6 +57,21 @@ class Code(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The class of the model, in the same way."""
 
 
+class Prompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How texts become prompts where a request does not say.
+
+    `template` names a prompt template; `text` is its Jinja text where it is the packager's own. `stop` are the texts
+    at which an answer ends, None for those of the template. With `truncate` a prompt that is too long loses its
+    beginning.
+    """
+
+    template: str | None = None
+    text: str | None = None
+    system: str = ""
+    stop: tuple[str, ...] | None = None
+    truncate: bool = False
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a work directory serves and how."""
 
@@ -80,6 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     code: Code | None = None
     """The model's own classes; None, as for most, where transformers has them."""
     limits: Limits = Limits()
+    prompt: Prompt = Prompt()
     prepack: bool | None = None
     """Whether a CPU's weights are laid out for oneDNN; None means where that changes no result."""
     concurrency: int = 32

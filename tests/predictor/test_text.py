@@ -7,9 +7,11 @@ from transformers import PreTrainedTokenizerFast
 from cogsmith.detokenize import TextDecoder
 from cogsmith.engine.request import Sampling
 from cogsmith.errors import RequestError
+from cogsmith.predictor.inputs import TextInputs
 from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
-from cogsmith.predictor.text import TextInputs, encode, plain_decode, stream_text
+from cogsmith.predictor.prompting import encode
+from cogsmith.predictor.text import plain_decode, stream_text
 
 from ..engine.models import byte_tokenizer, engine_over, tiny_llama
 
@@ -61,20 +63,20 @@ def test_half_a_character_at_the_end_comes_out_as_a_replacement(tokenizer):
 def test_the_text_is_that_of_plain_greedy_generation(engine, model, tokenizer):
     ids = tokenizer("Hello there", return_tensors="pt").input_ids
     expected = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
-    assert "".join(text_of(engine, tokenizer, prompt="Hello there", max_tokens=20)) == tokenizer.decode(expected)
+    assert "".join(text_of(engine, tokenizer, prompt="Hello there", max_new_tokens=20)) == tokenizer.decode(expected)
 
 
 def test_a_seed_makes_sampling_repeatable(engine, tokenizer):
     def sampled(seed):
-        return text_of(engine, tokenizer, prompt="x", max_tokens=30, sampling=Sampling(temperature=2.0, seed=seed))
+        return text_of(engine, tokenizer, prompt="x", max_new_tokens=30, sampling=Sampling(temperature=2.0, seed=seed))
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
 
 
 def test_messages_go_through_the_models_template(tokenizer):
-    ids = encode(TextInputs(messages=[{"role": "user", "content": "hi"}]), tokenizer)
-    assert tokenizer.decode(ids) == "[user]hi[assistant]"
+    (prompt,) = encode(TextInputs(messages=[{"role": "user", "content": "hi"}]), tokenizer)
+    assert tokenizer.decode(prompt.ids) == "[user]hi[assistant]"
 
 
 def test_a_template_that_refuses_says_why(tokenizer):

@@ -112,9 +112,10 @@ def test_only_what_travels_is_copied():
         "engine",
         "lmtp",
         "predictor",
+        "prompts",
     }
     assert all(files[path] == (package.parent / path).read_text(encoding="utf-8") for path in copied)
-    assert all(path.endswith(".py") for path in copied)
+    assert {Path(path).suffix for path in copied} == {".py", ".jinja"}
 
 
 def test_same_inputs_same_digest_and_every_input_counts():

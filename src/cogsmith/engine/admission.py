@@ -44,6 +44,7 @@ def _admit_generate(request: GenerateRequest, info: EngineInfo, limits: Limits) 
             f"max_tokens is {request.max_tokens}, and this server grants {limits.max_tokens}",
             fix=f"ask for {limits.max_tokens} at most",
         )
+    _check_ids(tuple(request.eos_ids or ()), "eos_ids", info)
     _check_possible(request, info)
 
 
@@ -52,6 +53,11 @@ def _check_possible(request: GenerateRequest, info: EngineInfo) -> None:
         raise RequestError(
             f"min_tokens is {request.min_tokens}, more than max_tokens, {request.max_tokens}",
             fix="ask for as many tokens at least",
+        )
+    if request.constraint is not None and request.eos_ids is not None:
+        raise RequestError(
+            "a constraint ends with the model's own end tokens, and others are given",
+            fix="leave out the constraint, or eos_token_id",
         )
     if request.allow is not None and not _allows_any(request.allow, info.vocab_size):
         raise RequestError(

@@ -55,6 +55,8 @@ class GenerateRequest:
 
     A `constraint` excludes in the same way what does not lead to a text that it allows. Tokens that it forces come with
     log-probability 0.
+
+    `eos_ids` are the end tokens in place of the model's own, where they are given; none with an empty set.
     """
 
     prompt: tuple[int, ...]
@@ -66,6 +68,11 @@ class GenerateRequest:
     min_tokens: int = 0
     logprob_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
+    eos_ids: frozenset[int] | None = None
+
+    def ends(self, eos_ids: frozenset[int]) -> frozenset[int]:
+        """Return the end tokens that count, where the model's own are `eos_ids`."""
+        return eos_ids if self.eos_ids is None else self.eos_ids
 
 
 @dataclass(frozen=True, slots=True)

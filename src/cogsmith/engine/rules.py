@@ -54,20 +54,21 @@ class RuleBook:
 
     def of(self, request: GenerateRequest) -> Rules:
         """Return the rules of `request`."""
-        later = self._dense(request, ends=False)
-        early = self._dense(request, ends=True) if request.min_tokens and self._info.eos_ids else later
+        later = self._dense(request)
+        ends = request.ends(self._info.eos_ids)
+        early = self._dense(request, ends) if request.min_tokens and ends else later
         repeats = request.sampling.repetition_penalty != 1
         prompt_ids = np.unique(np.array(request.prompt, np.int64)) if repeats else None
         return Rules(early, later, request.min_tokens, prompt_ids, np.array(request.logprob_ids, np.int64))
 
-    def _dense(self, request: GenerateRequest, *, ends: bool) -> DenseRow | None:
+    def _dense(self, request: GenerateRequest, ends: frozenset[int] = frozenset()) -> DenseRow | None:
         if not (request.bias or request.allow is not None or ends):
             return None
         key = self._bias_key(request.bias), request.allow, ends
 
         def make() -> np.ndarray:
             values = spread(request.bias, self._info.head_size)
-            banned = excluded_ids(request.allow, self._info, ends=ends)
+            banned = excluded_ids(request.allow, self._info, ends)
             if banned is not None:
                 values[banned] = -np.inf
             return values

@@ -6,7 +6,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,12 +97,12 @@ class Sequence:
         self.tokens.append(token)
         self.generated[token] += 1
 
-    def finish_reason(self, token: int, eos_ids: Iterable[int], max_context: int) -> FinishReason | None:
-        """Why the stream ends with `token`, already appended; None if it goes on."""
+    def finish_reason(self, token: int, eos_ids: frozenset[int], max_context: int) -> FinishReason | None:
+        """Why the stream ends with `token`, already appended; None if it goes on. `eos_ids` are the model's."""
         request = self.request
         if not isinstance(request, GenerateRequest):
             raise TypeError("a scored sequence ends with its last token")
-        if token in eos_ids:
+        if token in request.ends(eos_ids):
             return "stop"
         if self.num_generated >= request.max_tokens or len(self.tokens) >= max_context:
             return "length"

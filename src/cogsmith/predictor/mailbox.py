@@ -51,10 +51,16 @@ class Mailbox:
         self._seconds = seconds
         self._started = clock()
         self._deadlines: list[tuple[float, int]] = []
+        self._num_streams = 0
 
     def elapsed(self) -> float:
         """Seconds since the prediction began."""
         return self._clock() - self._started
+
+    def next_streams(self, count: int) -> int:
+        """Set aside numbers for so many streams; return the first."""
+        first, self._num_streams = self._num_streams, self._num_streams + count
+        return first
 
     def sink(self, stream: int) -> Sink:
         """A sink for the events of one stream."""

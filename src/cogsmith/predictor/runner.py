@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import cog
 
 from cogsmith import manifest
 from cogsmith.engine.open import open_engine
-from cogsmith.engine.request import Sampling
 from cogsmith.errors import RequestError
 from cogsmith.predictor import cancel
+from cogsmith.predictor.inputs import from_run
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
-from cogsmith.predictor.text import TextInputs, stream_text
+from cogsmith.predictor.text import stream_text
 
 _log = logging.getLogger("cogsmith.predictor")
 
@@ -55,19 +55,15 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
         self,
         *,
         ops_batch_json: str = "",
-        prompt: str = "",
-        messages: Sequence[dict[str, Any]] = (),
-        max_tokens: int = 128,
-        seed: int = -1,
-        **sampling: Any,
+        **inputs: Any,
     ) -> Iterator[str]:
-        """Answer one prediction: LMTP lines for `ops_batch_json`, plain text for `prompt` or `messages`.
+        """Answer one prediction: LMTP lines for `ops_batch_json`, else plain text by `inputs.from_run`.
 
-        Returns a generator at once, which Cog then reads on a thread of its own. `sampling` holds fields of
-        `engine.request.Sampling`; a `seed` below 0 draws one. Raises RequestError where inputs contradict each
-        other; faults of an LMTP operation come in-band.
+        Returns a generator at once, which Cog then reads on a thread of its own. Raises RequestError where inputs
+        contradict each other; faults of an LMTP operation come in-band.
         """
-        if ops_batch_json and (prompt or messages):
+        asked = from_run(**inputs)
+        if ops_batch_json and asked.is_given:
             raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")
         mailbox = Mailbox(self._manifest.limits.timeout_seconds)
         # Cog finds the prediction by the calling thread, and the generator runs on another.
@@ -79,9 +75,7 @@ class LanguageModel(cog.BaseRunner):  # type: ignore[misc]
             limits, tokenizer = self._manifest.limits, self._tokenizer
             chunks = Session(self._engine, limits, mailbox, meter, tokenizer=tokenizer).run(ops_batch_json)
         else:
-            drawn = Sampling(seed=seed if seed >= 0 else None, **sampling)
-            inputs = TextInputs(prompt=prompt, messages=messages, max_tokens=max_tokens, sampling=drawn)
-            chunks = stream_text(inputs, self._engine, self._tokenizer, mailbox, meter)
+            chunks = stream_text(asked, self._engine, self._tokenizer, mailbox, meter, self._manifest.prompt)
         return _until_cancelled(chunks)
 
 

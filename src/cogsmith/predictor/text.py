@@ -5,88 +5,171 @@ A layer over the token engine, never beside it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-import jinja2
-
-from cogsmith.detokenize import Decode, TextDecoder
-from cogsmith.engine.base import Engine
-from cogsmith.engine.request import GenerateRequest, Sampling, TokenEvent
+from cogsmith.detokenize import Decode, StopStrings, TextDecoder
+from cogsmith.engine.base import Engine, EngineInfo, Handle
+from cogsmith.engine.request import GenerateRequest, TokenEvent
 from cogsmith.errors import RequestError
-from cogsmith.predictor.mailbox import Mailbox
+from cogsmith.manifest import Prompt
+from cogsmith.predictor.inputs import TextInputs
+from cogsmith.predictor.mailbox import Mailbox, StreamEvent
 from cogsmith.predictor.meter import Meter
+from cogsmith.predictor.prompting import Encoded, encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextInputs:
-    """The inputs of a text prediction: `prompt`, or chat `messages` that go through the model's template."""
+def stream_text(
+    inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mailbox, meter: Meter, packaged: Prompt | None = None
+) -> Iterator[str]:
+    """Yield the continuation's text piece by piece, whole characters only, and nothing of a stop text.
 
-    prompt: str = ""
-    messages: Sequence[dict[str, Any]] = ()
-    max_tokens: int = 128
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-def stream_text(inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mailbox, meter: Meter) -> Iterator[str]:
-    """Yield the continuation's text piece by piece, whole characters only, without special tokens.
-
-    Raises RequestError for what cannot be answered; Cancelled and DeadlinePassed as the mailbox says.
+    For `prompts` it is one piece, the JSON array of their texts; with `stream="cumulative"` each is a line of JSON,
+    `{"text": all so far, "end_of_content": whether it is all}`. Raises RequestError for what cannot be answered;
+    Cancelled and DeadlinePassed as the mailbox says.
     """
-    prompt = encode(inputs, tokenizer)
-    handle = engine.submit(
-        GenerateRequest(prompt, inputs.max_tokens, inputs.sampling, top_logprobs=0), mailbox.sink(0), client=mailbox
-    )
-    meter.read(len(prompt))
-    decoder = TextDecoder(plain_decode(tokenizer), prompt)
+    prompts = [_fitted(one, inputs, engine.info, packaged) for one in encode(inputs, tokenizer, packaged)]
+    requests = [_request(one, inputs, engine.info) for one in prompts]
+    decode = decoder_of(tokenizer, skip_special_tokens=inputs.skip_special_tokens)
     try:
-        while True:
-            for _, events in mailbox.take():
-                for event in events:
-                    if not isinstance(event, TokenEvent):
-                        raise RequestError(event.message)
-                    meter.wrote(1)
-                    text = "" if event.finish_reason == "stop" else decoder.push(event.token)
-                    if event.finish_reason is not None:
-                        text += decoder.flush()
-                    if text:
-                        yield text
-                    if event.finish_reason is not None:
-                        return
+        if inputs.warmup:
+            for _ in _run(requests, prompts, inputs, decode, engine, mailbox, meter):
+                pass
+        pieces = _run(requests, prompts, inputs, decode, engine, mailbox, meter)
+        if inputs.prompts:
+            texts = [""] * len(prompts)
+            for place, piece in pieces:
+                texts[place] += piece
+            yield json.dumps(texts, ensure_ascii=False)
+        elif inputs.stream == "cumulative":
+            yield from _cumulative(piece for _, piece in pieces)
+        else:
+            yield from (piece for _, piece in pieces)
     finally:
-        handle.cancel()
         meter.report()
 
 
-def encode(inputs: TextInputs, tokenizer: Any) -> tuple[int, ...]:
-    """Turn the inputs into token ids. Raises RequestError where neither or both are given, or no template fits."""
-    if tokenizer is None:
-        raise RequestError("this model came without a tokenizer, so it takes no text", fix="send ops_batch_json")
-    if bool(inputs.prompt) == bool(inputs.messages):
-        given = "both prompt and messages are" if inputs.prompt else "neither prompt nor messages nor ops_batch_json is"
-        raise RequestError(f"{given} given", fix="send exactly one of them")
-    if inputs.prompt:
-        return tuple(tokenizer.encode(inputs.prompt))
-    return _encode_messages(inputs.messages, tokenizer)
-
-
-def _encode_messages(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[int, ...]:
-    if not tokenizer.chat_template:
-        raise RequestError("this model has no chat template", fix="send prompt instead of messages")
+def _run(
+    requests: Sequence[GenerateRequest],
+    prompts: Sequence[Encoded],
+    inputs: TextInputs,
+    decode: Decode,
+    engine: Engine,
+    mailbox: Mailbox,
+    meter: Meter,
+) -> Iterator[tuple[int, str]]:
+    """Run all prompts side by side; yield pieces of text with the place of their prompt."""
+    writers = [_Writer(prompt, decode, inputs) for prompt in prompts]
+    handles: dict[int, Handle] = {}
+    # Events of an earlier run may still lie in the mailbox.
+    first = mailbox.next_streams(len(requests))
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
-        raise RequestError(f"the model's chat template refuses these messages: {error}") from error
-    # The template has already written the special tokens that the text needs.
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+        for place, request in enumerate(requests):
+            handles[place] = engine.submit(request, mailbox.sink(first + place), client=mailbox)
+            meter.read(len(request.prompt))
+        yield from ((place, piece) for place, writer in enumerate(writers) if (piece := writer.opening()))
+        while handles:
+            for stream, events in mailbox.take():
+                place = stream - first
+                if place not in handles:
+                    continue
+                if piece := "".join(writers[place].push(event, meter) for event in events):
+                    yield place, piece
+                if writers[place].has_ended:
+                    handles.pop(place).cancel()
+    finally:
+        for handle in handles.values():
+            handle.cancel()
+
+
+class _Writer:
+    """Turns one stream's events into text that can be shown."""
+
+    def __init__(self, prompt: Encoded, decode: Decode, inputs: TextInputs) -> None:
+        self._opening = decode(list(prompt.ids)) if inputs.return_prompt else ""
+        self._decoder = TextDecoder(decode, prompt.ids)
+        self._stops = StopStrings(prompt.stop)
+        self._shows_ends = not inputs.skip_special_tokens
+        self._min_tokens = inputs.min_new_tokens
+        self._num_tokens = 0
+        self.has_ended = False
+
+    def opening(self) -> str:
+        """What stands before the continuation."""
+        return self._opening
+
+    def push(self, event: StreamEvent, meter: Meter) -> str:
+        """Take an event; return the text that may be shown now. Raises RequestError where the stream failed."""
+        if self.has_ended:
+            return ""
+        if not isinstance(event, TokenEvent):
+            raise RequestError(event.message)
+        meter.wrote(1)
+        self._num_tokens += 1
+        is_end = event.finish_reason == "stop" and not self._shows_ends
+        text = self._shown("" if is_end else self._decoder.push(event.token))
+        if event.finish_reason is not None:
+            text += self._shown(self._decoder.flush()) + self._stops.flush()
+        self.has_ended = event.finish_reason is not None or self._stops.found is not None
+        return text
+
+    def _shown(self, text: str) -> str:
+        return self._stops.push(text, armed=self._num_tokens > self._min_tokens)
+
+
+def decoder_of(tokenizer: Any, *, skip_special_tokens: bool) -> Decode:
+    """The tokenizer's `decode`, text as it is."""
+
+    def decode(ids: list[int]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+        return text
+
+    return decode
 
 
 def plain_decode(tokenizer: Any) -> Decode:
     """The tokenizer's `decode` without special tokens, text as it is."""
+    return decoder_of(tokenizer, skip_special_tokens=True)
 
-    def decode(ids: list[int]) -> str:
-        text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
 
-    return decode
+def _cumulative(pieces: Iterator[str]) -> Iterator[str]:
+    text = ""
+    for piece in pieces:
+        text += piece
+        yield json.dumps({"text": text, "end_of_content": False}, ensure_ascii=False) + "\n"
+    yield json.dumps({"text": text, "end_of_content": True}, ensure_ascii=False) + "\n"
+
+
+def _fitted(prompt: Encoded, inputs: TextInputs, info: EngineInfo, packaged: Prompt | None) -> Encoded:
+    """Cut the beginning of a prompt that leaves too little room for the answer, where that is wanted."""
+    wanted = inputs.truncate_prompt
+    if wanted is None:
+        wanted = packaged is not None and packaged.truncate
+    room = info.max_context - max(1, inputs.max_new_tokens)
+    if not wanted or len(prompt.ids) <= room:
+        return prompt
+    if room < 1:
+        raise RequestError(
+            f"max_new_tokens is {inputs.max_new_tokens}, and the context holds {info.max_context} tokens in all",
+            fix=f"ask for fewer than {info.max_context}",
+        )
+    return replace(prompt, ids=prompt.ids[-room:])
+
+
+def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateRequest:
+    ends = None if inputs.eos_token_id is None else frozenset({inputs.eos_token_id})
+    # A constraint says itself where its text ends.
+    if prompt.end_ids and inputs.constraint is None:
+        ends = (info.eos_ids if ends is None else ends) | prompt.end_ids
+    return GenerateRequest(
+        prompt.ids,
+        inputs.max_new_tokens or max(1, info.max_context - len(prompt.ids)),
+        inputs.sampling,
+        bias=inputs.bias(),
+        top_logprobs=0,
+        min_tokens=inputs.min_new_tokens,
+        constraint=inputs.constraint,
+        eos_ids=ends,
+    )

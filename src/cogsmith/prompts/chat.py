@@ -49,7 +49,9 @@ def stop_texts(template: str) -> tuple[str, ...]:
     stated = [
         assignment.node.as_const()
         for assignment in assignments
-        if isinstance(assignment.target, jinja2.nodes.Name) and assignment.target.name == "stop"
+        if isinstance(assignment.target, jinja2.nodes.Name)
+        and assignment.target.name == "stop"
+        and isinstance(assignment.node, jinja2.nodes.Expr)
     ]
     return tuple(stated[0]) if stated else ()
 

@@ -40,9 +40,9 @@ def with_system(messages: Sequence[Message], system: str) -> list[Message]:
 
 
 def _pair(pair: Sequence[str | None], *, is_last: bool) -> tuple[str, str | None]:
-    if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[0], str):
+    question, answer = (None, None) if isinstance(pair, str) or len(pair) != 2 else pair
+    if not isinstance(question, str):
         raise RequestError(f"{pair!r} is no question with its answer", fix='write ["question", "answer"]')
-    question, answer = pair
     if answer is None and not is_last:
         raise RequestError(f"the question {question!r} has no answer", fix="leave only the last answer open (null)")
     if answer is not None and not isinstance(answer, str):

@@ -18,6 +18,7 @@ from cogsmith.config.model import Model, Project
 from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
 from cogsmith.manifest import FILE_NAME, MODEL_CODE, Manifest
+from cogsmith.prompts import library
 from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import pins, schema, signature
 
@@ -104,6 +105,7 @@ def _context(
         "sdk_version": pins.sdk_version(),
         "requirements": pins.requirements(model, shape),
         "has_code": code is not None,
+        "prompt_templates": library.names(),
     }
 
 

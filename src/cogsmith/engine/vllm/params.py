@@ -65,12 +65,12 @@ def side_by_side(request: ScoreRequest, info: EngineInfo, most: int) -> list[Pie
 
 
 def _piece(request: Request, info: EngineInfo, progress: wire.Progress = wire.NO_PROGRESS) -> Piece:
-    generates = isinstance(request, GenerateRequest)
+    ends = request.ends(info.eos_ids) if isinstance(request, GenerateRequest) else ()
     params = SamplingParams(
         max_tokens=request.max_tokens if isinstance(request, GenerateRequest) else len(request.scored),
         temperature=0.0,
         ignore_eos=True,
-        stop_token_ids=sorted(token for token in info.eos_ids if token < info.head_size) if generates else [],
+        stop_token_ids=sorted(token for token in ends if token < info.head_size),
         logprobs=answer_row.width(request, info.head_size),
         flat_logprobs=True,
         detokenize=False,

@@ -1,0 +1,121 @@
+"""From what a person says to the token ids that the model reads, and where its answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from cogsmith.errors import RequestError
+from cogsmith.manifest import Prompt
+from cogsmith.predictor.inputs import TextInputs
+from cogsmith.prompts import library
+from cogsmith.prompts.library import Template
+from cogsmith.prompts.messages import from_instruction, with_system
+
+_KINDS = ("prompt", "prompts", "messages", "instruction")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt's ids. The answer ends before a text of `stop`, and with a token of `end_ids`."""
+
+    ids: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+    end_ids: frozenset[int] = frozenset()
+
+
+def encode(inputs: TextInputs, tokenizer: Any, packaged: Prompt | None = None) -> list[Encoded]:
+    """Return the prompts, one but for `prompts`. `packaged` is what the work directory says of prompts.
+
+    Raises RequestError where none or several kinds of prompt are given, or no template fits.
+    """
+    if tokenizer is None:
+        raise RequestError("this model came without a tokenizer, so it takes no text", fix="send ops_batch_json")
+    packaged = packaged or Prompt()
+    kind = _kind(inputs)
+    template = _template(inputs, packaged)
+    system = inputs.system_prompt or (packaged.system if template or kind != "prompt" else "")
+    stop = _stop(inputs, packaged, template)
+    ends = frozenset(token for text in stop if (token := _special_id(text, tokenizer)) is not None)
+    asked = [inputs.prompt] if kind == "prompt" else inputs.prompts
+    if kind == "messages":
+        ids = [_messages(list(inputs.messages), system, inputs, tokenizer, template)]
+    elif kind == "instruction":
+        ids = [_messages(from_instruction(inputs.instruction, inputs.input), system, inputs, tokenizer, template)]
+    elif template is not None:
+        ids = [_messages(from_instruction(text, inputs.input), system, inputs, tokenizer, template) for text in asked]
+    else:
+        _refuse_system(system)
+        ids = [tuple(tokenizer.encode(text)) for text in asked]
+    texts = tuple(text for text in stop if _special_id(text, tokenizer) not in ends)
+    return [Encoded(one, texts, ends) for one in ids]
+
+
+def _kind(inputs: TextInputs) -> str:
+    """Which kind of prompt there is."""
+    given = [kind for kind in _KINDS if getattr(inputs, kind)]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} are given together" if given else f"none of {', '.join(_KINDS)} is given"
+        raise RequestError(said, fix="send exactly one of them, or ops_batch_json")
+    if inputs.input and given[0] not in ("instruction", "prompt"):
+        raise RequestError(f"input belongs to an instruction, and {given[0]} is given", fix="leave out input")
+    return given[0]
+
+
+def _template(inputs: TextInputs, packaged: Prompt) -> Template | None:
+    """The named template that is to be used; None for the tokenizer's own, or none."""
+    if inputs.template:
+        return library.find(inputs.template)
+    if packaged.text is not None:
+        return Template(packaged.template or "packaged", packaged.text, packaged.stop or ())
+    return library.find(packaged.template) if packaged.template else None
+
+
+def _stop(inputs: TextInputs, packaged: Prompt, template: Template | None) -> Sequence[str]:
+    """The texts that end an answer: those of the request, of the package, or of the template."""
+    if inputs.stop is not None:
+        if not all(inputs.stop):
+            raise RequestError("a stop text is empty", fix="leave it out: [] stops at end tokens alone")
+        return inputs.stop
+    # What is packaged goes with the packaged template, and no other.
+    if packaged.stop is not None and not inputs.template:
+        return packaged.stop
+    return template.stop if template else ()
+
+
+def _messages(
+    messages: list[dict[str, Any]], system: str, inputs: TextInputs, tokenizer: Any, template: Template | None
+) -> tuple[int, ...]:
+    messages = with_system(messages, system)
+    if template is not None:
+        special = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+        text = template.render(messages, special, add_generation_prompt=inputs.add_generation_prompt)
+        begin = special.get("bos_token")
+        # A named template is text; a packaged one of Hugging Face's kind may have written the first token itself.
+        return tuple(tokenizer.encode(text, add_special_tokens=not (begin and text.startswith(begin))))
+    if not tokenizer.chat_template:
+        raise RequestError("this model has no chat template", fix="send prompt instead, or name a template")
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=inputs.add_generation_prompt
+        )
+    except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+        raise RequestError(f"the model's chat template refuses these messages: {error}") from error
+    # The template has already written the special tokens that the text needs.
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _refuse_system(system: str) -> None:
+    if system:
+        raise RequestError(
+            "system_prompt is given, and a plain prompt has no place for it", fix="send messages, or name a template"
+        )
+
+
+def _special_id(text: str, tokenizer: Any) -> int | None:
+    """The id of a stop text that is one special token for this tokenizer: it has no text then, and is an end token."""
+    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    return next((token for token, piece in added.items() if str(piece) == text), None)
