@@ -57,8 +57,8 @@ class Predictor(LanguageModel):
         skip_special_tokens: bool = Input(default=True, description="Whether special tokens are left out of the text"),
         stream: str = Input(default="deltas", choices=["deltas", "cumulative"], description="Pieces as they come, or lines of JSON with all the text so far"),
         warmup: bool = Input(default=False, description="Generate once before, unseen"),
-        max_tokens: int | None = Input(default=None, ge=0, description="Another name of max_new_tokens"),
-        max_gen_len: int | None = Input(default=None, ge=0, description="Another name of max_new_tokens"),
+        max_tokens: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
+        max_gen_len: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
         ops_batch_json: str = Input(default="", description="For programs: LMTP operations, a JSON array; the answer is LMTP lines"),
     ) -> ConcatenateIterator[str]:
         """Stream text that continues a prompt or answers a chat, or LMTP lines for `ops_batch_json`."""

@@ -20,7 +20,42 @@ from .lmtp_inputs import items, lmtp, tokens
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gateway")]
 
 CLIENTS = ["replicate-1.0.7", "replicate-2.0.0b4", "javascript"]
-INPUTS = ["max_tokens", "messages", "ops_batch_json", "prompt", "seed", "temperature", "top_k", "top_p"]
+INPUTS = [
+    "add_generation_prompt",
+    "choices",
+    "do_sample",
+    "eos_token_id",
+    "frequency_penalty",
+    "grammar",
+    "input",
+    "instruction",
+    "json_schema",
+    "logit_bias",
+    "masked_tokens",
+    "max_gen_len",
+    "max_new_tokens",
+    "max_tokens",
+    "messages",
+    "min_new_tokens",
+    "ops_batch_json",
+    "presence_penalty",
+    "prompt",
+    "prompts",
+    "regex",
+    "repetition_penalty",
+    "return_prompt",
+    "seed",
+    "skip_special_tokens",
+    "stop",
+    "stream",
+    "system_prompt",
+    "temperature",
+    "template",
+    "top_k",
+    "top_p",
+    "truncate_prompt",
+    "warmup",
+]
 
 
 @pytest.fixture(scope="module", params=CLIENTS)
