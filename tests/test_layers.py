@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "engine": {"errors", "manifest", "quant", "detokenize", "lmtp"},
     "predictor": GROUND | {"lmtp", "engine", "prompts"},
     "cache": {"errors"},
-    "config": GROUND,
+    "config": GROUND | {"prompts"},
     "sources": GROUND | {"config", "cache"},
     "workdir": GROUND | {"config", "sources", "cache", "prompts"},
     # `local:` runs in the caller's process what a container runs.

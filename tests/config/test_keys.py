@@ -112,7 +112,6 @@ PREFIXES = [
 ]
 
 NOT_YET = [
-    ("prompt.x = 1", "prompt"),
     *[(f"task = '{value}'", f"'{value}'") for value in ("encoder", "image-text")],
 ]
 

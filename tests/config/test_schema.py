@@ -37,6 +37,7 @@ tokenizer = "gs://bucket/tokenizer.model"
 llama_type = "llama_peft"
 llama_config = ["a.json", "b.json"]
 source_cache = "downloads"
+prompt = {template = "alpaca", system = "Be brief.", stop = ["x"], truncate = true}
 output = {uri = "oci://bucket@space/merged", format = "bin", force = true}
 code = {path = "mine", files = "a.py", model_type = "mine", config = "a.Config", model = "a.Model"}
 [models.llama-3-1-8b--4bit]
@@ -125,5 +126,6 @@ def test_every_key_of_a_model_has_its_row():
         *["allow_patterns", "output_precision", "tokenizer", "llama_type", "llama_config", "source_cache"],
         *["allow_pickle", "config", *limits, *cog],
         *["code.path", "code.files", "code.model_type", "code.config", "code.model"],
+        *["prompt.template", "prompt.system", "prompt.stop", "prompt.truncate"],
         *["output.uri", "output.format", "output.force", "prepack", "requirements", "task", "engine", "vllm"],
     ]

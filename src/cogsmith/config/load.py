@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import quant
-from cogsmith.config import arguments, uri
+from cogsmith.config import arguments, prompting, uri
 from cogsmith.config.document import Document, Section, parse
-from cogsmith.config.model import EXAMPLE, CodeSettings, CogSettings, Model, OutputSettings, Project
+from cogsmith.config.model import EXAMPLE, MAX_SEQ_LEN, CodeSettings, CogSettings, Model, OutputSettings, Project
 from cogsmith.config.raw import RawConfig, RawModel
 from cogsmith.config.tables import RawCode, RawCog, RawOutput, listed
 from cogsmith.config.uri import SourceUri
@@ -83,6 +83,7 @@ def _model(section: Section, root: Path) -> Model:
         llama_config=tuple(_beneath(text, root) for text in listed(raw.llama_config)),
         source_cache=_beneath(raw.source_cache, root) if raw.source_cache else None,
         code=_code(raw.code, root),
+        prompt=prompting.complete(raw.prompt, root, cuts=MAX_SEQ_LEN in raw.config),
         output=_output(raw.output, root),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from cogsmith.manifest import Limits
+from cogsmith.manifest import Limits, Prompt
 from cogsmith.quant import Quant
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -102,6 +102,7 @@ class Model:
     llama_config: tuple[Path, ...] = ()
     source_cache: Path | None = None
     code: CodeSettings | None = None
+    prompt: Prompt = field(default_factory=Prompt)
     output: OutputSettings | None = None
 
     @property

@@ -18,6 +18,7 @@ from cogsmith.config.tables import (
     RawHuggingFace,
     RawLimits,
     RawOutput,
+    RawPrompt,
     RawQuant,
     SomeText,
     Source,
@@ -90,6 +91,9 @@ class RawModel(Table):
     cog: RawCog = Field(default_factory=RawCog, description="The container.")
     quant: RawQuant = Field(default_factory=RawQuant, description="Weights in fewer bits, with the default engine.")
     code: RawCode = Field(default_factory=RawCode, description="A model class of your own.")
+    prompt: RawPrompt = Field(
+        default_factory=RawPrompt, description="How texts become prompts, where a request does not say."
+    )
     output: RawOutput = Field(default_factory=RawOutput, description="Where the finished folder is put too.")
     prepack: bool | None = Field(
         default=None,

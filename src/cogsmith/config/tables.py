@@ -19,6 +19,7 @@ from pydantic import (
 from cogsmith.config import rules, uri
 from cogsmith.config.model import CogSettings, WeightsFile
 from cogsmith.manifest import Limits
+from cogsmith.prompts import library
 from cogsmith.quant import When
 
 _LIMITS = Limits()
@@ -204,6 +205,27 @@ class RawCode(Table):
     )
     model: Annotated[str, AfterValidator(rules.class_name)] | None = Field(
         default=None, description="The class of the model: `MODULE.CLASS`, or `CLASS` with a single file."
+    )
+
+
+class RawPrompt(Table):
+    """How texts become prompts, where a request does not say."""
+
+    template: SomeText | None = Field(
+        default=None,
+        description="The prompt template of instructions and chats: one of "
+        + ", ".join(f"`{name}`" for name in library.names())
+        + "; or a file, relative to the folder of config.toml, that ends in `.jinja` and is written as Hugging Face's "
+        "chat templates are. Left out: the chat template that comes with the model.",
+    )
+    system: str = Field(default="", description="The system prompt, where a request has none.")
+    stop: list[SomeText] | None = Field(
+        default=None, description="Texts that end an answer. Left out: those of the template."
+    )
+    truncate: bool | None = Field(
+        default=None,
+        description="Whether a text that is too long loses its beginning; else it is refused. "
+        "Left out: only with `config.max_seq_len`.",
     )
 
 

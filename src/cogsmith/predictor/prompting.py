@@ -11,7 +11,7 @@ import jinja2
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
-from cogsmith.prompts import library
+from cogsmith.prompts import chat, library
 from cogsmith.prompts.library import Template
 from cogsmith.prompts.messages import from_instruction, with_system
 
@@ -70,7 +70,7 @@ def _template(inputs: TextInputs, packaged: Prompt) -> Template | None:
     if inputs.template:
         return library.find(inputs.template)
     if packaged.text is not None:
-        return Template(packaged.template or "packaged", packaged.text, packaged.stop or ())
+        return Template(packaged.template or "packaged", packaged.text, chat.stop_texts(packaged.text))
     return library.find(packaged.template) if packaged.template else None
 
 

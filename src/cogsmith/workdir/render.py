@@ -121,6 +121,7 @@ def _manifest(model: Model, resolved_uri: str, code: CustomCode | None) -> Manif
         quant=model.quant,
         code=code.classes if code else None,
         limits=model.limits,
+        prompt=model.prompt,
         prepack=model.prepack,
         concurrency=model.cog.concurrency,
     )
