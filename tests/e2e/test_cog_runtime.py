@@ -193,7 +193,7 @@ def test_inputs_are_checked_before_anything_runs(served):
     _, url = served
     with pytest.raises(ClientError, match="max_tokens"):
         list(Prediction(url, {"prompt": "Hello", "max_tokens": 0}).chunks())
-    with pytest.raises(ClientError, match="neither prompt nor messages nor ops_batch_json"):
+    with pytest.raises(ClientError, match="none of prompt, prompts, messages, instruction is given"):
         list(Prediction(url, {}).chunks())
     with pytest.raises(ClientError, match="ops_batch_json is given together with a prompt"):
         list(Prediction(url, {"prompt": "Hello", **batch(generate())}).chunks())

@@ -61,7 +61,8 @@ def _run(
     meter: Meter,
 ) -> Iterator[tuple[int, str]]:
     """Run all prompts side by side; yield pieces of text with the place of their prompt."""
-    writers = [_Writer(prompt, decode, inputs) for prompt in prompts]
+    ends = [request.ends(engine.info.eos_ids) for request in requests]
+    writers = [_Writer(*pair, decode, inputs) for pair in zip(prompts, ends, strict=True)]
     handles: dict[int, Handle] = {}
     # Events of an earlier run may still lie in the mailbox.
     first = mailbox.next_streams(len(requests))
@@ -87,11 +88,12 @@ def _run(
 class _Writer:
     """Turns one stream's events into text that can be shown."""
 
-    def __init__(self, prompt: Encoded, decode: Decode, inputs: TextInputs) -> None:
+    def __init__(self, prompt: Encoded, ends: frozenset[int], decode: Decode, inputs: TextInputs) -> None:
         self._opening = decode(list(prompt.ids)) if inputs.return_prompt else ""
         self._decoder = TextDecoder(decode, prompt.ids)
         self._stops = StopStrings(prompt.stop)
-        self._shows_ends = not inputs.skip_special_tokens
+        # An end token has no text for a reader, even where the tokenizer does not call it special.
+        self._hidden = ends if inputs.skip_special_tokens else frozenset()
         self._min_tokens = inputs.min_new_tokens
         self._num_tokens = 0
         self.has_ended = False
@@ -108,8 +110,9 @@ class _Writer:
             raise RequestError(event.message)
         meter.wrote(1)
         self._num_tokens += 1
-        is_end = event.finish_reason == "stop" and not self._shows_ends
-        text = self._shown("" if is_end else self._decoder.push(event.token))
+        # A constraint may end with a token that is none of these.
+        is_hidden = event.finish_reason == "stop" and event.token in self._hidden
+        text = self._shown("" if is_hidden else self._decoder.push(event.token))
         if event.finish_reason is not None:
             text += self._shown(self._decoder.flush()) + self._stops.flush()
         self.has_ended = event.finish_reason is not None or self._stops.found is not None
