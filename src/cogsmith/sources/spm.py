@@ -58,12 +58,13 @@ def vocabulary_size(model_file: Path) -> int:
     return int(_load(model_file).get_piece_size())
 
 
-def reader(model_file: Path, *, add_bos: bool = True) -> ReadText:
+def reader(model_file: Path, *, add_bos: bool = True, add_prefix: bool = True) -> ReadText:
     """Return how the `sentencepiece` library itself reads a text, with BOS in front where `add_bos` says so.
 
-    Control pieces that are spelled out are found as transformers does; see the module's text. Raises ConversionError.
+    Without `add_prefix`, no space comes in front, whatever the model says. Control pieces that are spelled out are
+    found as transformers does; see the module's text. Raises ConversionError.
     """
-    processor = _load(model_file)
+    processor = _load(model_file) if add_prefix else _without_prefix(_load(model_file))
     front = [_bos(model_file)] if add_bos else []
     found = {piece.text: piece.id for piece in _pieces(processor) if piece.kind in (Kind.CONTROL, Kind.UNKNOWN)}
     longest_first = sorted(found, key=len, reverse=True)
@@ -74,6 +75,40 @@ def reader(model_file: Path, *, add_bos: bool = True) -> ReadText:
         return [*front, *(index for part in parts for index in part)]
 
     return read
+
+
+def puts_space_in_front(model_file: Path) -> bool:
+    """Tell whether the model puts a space in front of a text. Raises ConversionError."""
+    return bool(_proto(_load(model_file)).normalizer_spec.add_dummy_prefix)
+
+
+def put_one_space_in_front(folder: Path) -> None:
+    """Change the tokenizer.json that `write_tokenizer` wrote: a space in front of a text, and none behind its tokens.
+
+    Raises ConversionError for a model that takes spaces away: which ones that are would depend on the place.
+    """
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_bytes())
+    steps = content["normalizer"]["normalizers"]
+    if [step["type"] for step in steps] != ["Prepend", "Replace"]:
+        raise ConversionError(
+            "the SentencePiece model joins spaces, which does not go with legacy = false", fix=_ONLY_HF
+        )
+    content["normalizer"]["normalizers"] = steps[1:]
+    # A normalizer does not know where in the text it is, and the first of these does. No space is left by then, so the
+    # one that it puts in front is the only one, and the second makes a mark of it.
+    front = [("first", " "), ("never", MARK)]
+    content["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            *(
+                {"type": "Metaspace", "replacement": sign, "prepend_scheme": where, "split": False}
+                for where, sign in front
+            ),
+            *((content["pre_tokenizer"] or {}).get("pretokenizers") or ()),
+        ],
+    }
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tokenizer(
@@ -180,6 +215,15 @@ def _load(model_file: Path) -> Any:
             f"{model_file} is no SentencePiece model: {error}",
             fix="fetch the file again, or give another by `tokenizer`",
         ) from None
+
+
+def _without_prefix(processor: Any) -> Any:
+    """Return the same model with no space in front of a text."""
+    from sentencepiece import SentencePieceProcessor
+
+    proto = _proto(processor)
+    proto.normalizer_spec.add_dummy_prefix = False
+    return SentencePieceProcessor(model_proto=proto.SerializeToString())
 
 
 def _pieces(processor: Any) -> list[Piece]:

@@ -88,6 +88,87 @@ def test_added_tokens_behind_a_sentencepiece_model(tmp_path: Path):
     assert tokenizer("<pad>")["input_ids"][-1] == size
 
 
+# The wanted ids below were read by LlamaTokenizer of transformers 4.57.6, the one in Python, with these added.
+ADDED = {"<|user|>": {"normalized": True}, "<extra>": {"lstrip": True, "rstrip": True}, "<pad>": {"special": True}}
+RULES = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": False}
+
+
+def as_ids(pieces: str, state: dict[str, Any], size: int) -> list[int]:
+    """The ids of pieces that are written one behind the other, with spaces between."""
+    processor = SentencePieceProcessor(model_proto=tokenizer_of(state)["tokenizer.model"]["content"])
+    own = {token: size + place for place, token in enumerate(ADDED)}
+    return [own.get(piece, processor.piece_to_id(piece)) for piece in pieces.split(" ")]
+
+
+def with_added(names: tuple[str, ...], **said: Any) -> Callable[[dict[str, Any]], None]:
+    """Add tokens as `save_pretrained` of that tokenizer writes them, into three files."""
+
+    def change(state: dict[str, Any]) -> None:
+        files = tokenizer_of(state)
+        size = SentencePieceProcessor(model_proto=files["tokenizer.model"]["content"]).get_piece_size()
+        content = files["tokenizer_config.json"]["content"]
+        rules = {str(size + at): {"content": name, **RULES, **ADDED[name]} for at, name in enumerate(names)}
+        content["added_tokens_decoder"] |= rules
+        pad = {"pad_token": "<pad>"} if "<pad>" in names else {}
+        content |= pad | said
+        files["special_tokens_map.json"]["content"] |= pad
+        added = {name: size + at for at, name in enumerate(names)}
+        files["added_tokens.json"] = {"file_extension": ".json", "content": added}
+
+    return change
+
+
+def test_tokens_added_to_a_sentencepiece_model_in_python(tmp_path: Path):
+    run = edited("llama_spm", tmp_path, with_added(tuple(ADDED)))
+    tokenizer = AutoTokenizer.from_pretrained(convert(run, tmp_path / "out"))
+    state = torchfile.load(run / FILE)["state"]
+    size = len(tokenizer) - len(ADDED)
+    want = {
+        "x<|user|>x": "<s> ▁ x <|user|> ▁ x",
+        " a <extra> b": "<s> ▁ ▁ a <extra> ▁ b",
+        "<pad><pad>f": "<s> <pad> <pad> ▁ f",
+    }
+    assert {text: tokenizer(text)["input_ids"] for text in want} == {
+        text: as_ids(pieces, state, size) for text, pieces in want.items()
+    }
+
+
+def test_a_sentencepiece_model_whose_tokens_have_no_space_behind_them(tmp_path: Path):
+    """legacy = false, as Llama 2 says: a space comes in front of the text, and nowhere else."""
+    run = edited("llama_spm", tmp_path, with_added((), legacy=False))
+    tokenizer = AutoTokenizer.from_pretrained(convert(run, tmp_path / "out"))
+    state = torchfile.load(run / FILE)["state"]
+    want = {
+        "  x</s>x </s> x": "<s> ▁ ▁ ▁ x </s> x ▁ </s> ▁ x",
+        "</s>f": "<s> </s> f",
+        "<s><s>": "<s> <s> <s>",
+        " ": "<s> ▁ ▁",
+        "": "<s>",
+    }
+    assert {text: tokenizer(text)["input_ids"] for text in want} == {
+        text: as_ids(pieces, state, 0) for text, pieces in want.items()
+    }
+
+
+def test_what_a_sharded_checkpoint_loses_of_tokenizer_json_has_nothing_in_it(tmp_path: Path):
+    """torch.distributed.checkpoint flattens dicts: one that is empty leaves no entry."""
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    }
+
+    def lose(state: dict[str, Any]) -> None:
+        content = tokenizer_of(state)["tokenizer.json"]["content"]
+        content |= {
+            "post_processor": {"type": "Sequence", "processors": [template]},
+            "normalizer": {"type": "Sequence"},
+        }
+
+    own = Tokenizer.from_str(json.dumps(saved(RUN)["tokenizer.json"]["content"]))
+    assert ids(convert(edited(RUN, tmp_path, lose), tmp_path / "out")) == [own.encode(text).ids for text in TEXTS]
+
+
 def test_a_tokenizer_that_transformers_would_build_anew_without_its_normalizer(tmp_path: Path):
     """The class LlamaTokenizer of transformers 5 takes vocabulary and merges, and a normalizer of its own."""
 

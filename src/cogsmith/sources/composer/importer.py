@@ -27,7 +27,7 @@ class ComposerImporter:
     """Reads what Composer's Trainer saves. Implements `importer.Importer`."""
 
     name = "composer"
-    version = 1
+    version = 2
     packages = ("numpy", "protobuf", "safetensors", "sentencepiece", "tokenizers", "torch", "transformers")
     extra = "engine,import"
 

@@ -28,8 +28,9 @@ from cogsmith.sources.composer.tokenizer_truth import (
     truth_of,
 )
 from cogsmith.sources.importer import Part
-from cogsmith.sources.probe import check_same_ids, load_tokenizer
+from cogsmith.sources.probe import ReadText, check_same_ids, load_tokenizer
 from cogsmith.sources.selection import TOKENIZER_FILES, VOCABULARY_SUFFIXES, holds_vocabulary
+from cogsmith.sources.spm_pipeline import MARK
 from cogsmith.sources.tokenizer_files import read_tokenizer_json
 
 _PATHS = frozenset(
@@ -43,8 +44,13 @@ _GENERIC = "PreTrainedTokenizerFast"
 _OF_LLAMA = ("CodeLlamaTokenizer", "LlamaTokenizer")
 """The classes whose tokenizer.model, with BOS in front, is all that there is to them."""
 
+_PARTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors",
+          "decoder": "decoders"}  # fmt: skip
+"""The parts of tokenizer.json, and where each that is a sequence has its steps."""
+
 _SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _BY_HAND = "give the model a tokenizer with a tokenizer.json by `tokenizer`"
+_AGAIN = "save the checkpoint again, or " + _BY_HAND
 
 
 def write_saved(saved: Mapping[str, Any], folder: Path, subject: str, reporter: Reporter) -> bool:
@@ -123,16 +129,38 @@ def _from_sentencepiece(folder: Path) -> None:
         )
     specials, added = _stated_specials(folder), added_tokens(folder)
     model_file, add_bos = folder / spm.MODEL_FILE, bool(said.get("add_bos_token", True))
+    # AutoTokenizer would take their tokens before these are in tokenizer.json, behind its vocabulary.
+    for stale in ("added_tokens.json", "special_tokens_map.json"):
+        (folder / stale).unlink(missing_ok=True)
     spm.write_tokenizer(model_file, folder, add_bos=add_bos)
     added = {index: token for index, token in added.items() if index >= spm.vocabulary_size(model_file)}
+    read = between(added, spm.reader(model_file, add_bos=False))
+    if said.get("legacy") is False and spm.puts_space_in_front(model_file):
+        spm.put_one_space_in_front(folder)
+        read = _with_one_space(between(added, spm.reader(model_file, add_bos=False, add_prefix=False)), folder, added)
     _add_tokens(folder, added)
     kept = ("chat_template", "model_max_length", "padding_side", "truncation_side")
     _edit_config(folder, {name: said[name] for name in kept if said.get(name) is not None} | specials)
-    for stale in ("added_tokens.json", "special_tokens_map.json"):
-        (folder / stale).unlink(missing_ok=True)
-    spelled = {token.content: index for index, token in added.items()}
-    front = spm.special_ids(model_file).bos if add_bos else None
-    _check(folder, Truth(between(spelled, spm.reader(model_file, add_bos=False)), tuple(spelled)), bos=front)
+    spelled = tuple(token.content for token in added.values())
+    _check(
+        folder, Truth(read, (*spelled, *specials.values())), bos=spm.special_ids(model_file).bos if add_bos else None
+    )
+
+
+def _with_one_space(read: ReadText, folder: Path, added: Mapping[int, Any]) -> ReadText:
+    """Return how LlamaTokenizer reads a text with legacy = false: a space in front of all, none behind each token.
+
+    `read` puts none anywhere. (tokenize in transformers 4.57's models/llama/tokenization_llama.py)
+    """
+    tokenizer = read_tokenizer_json(folder)
+    mark = tokenizer.token_to_id(MARK)
+    special = {index for index, token in (tokenizer.get_added_tokens_decoder() | added).items() if token.special}
+
+    def read_all(text: str) -> list[int]:
+        ids = read(MARK + text.replace(MARK, " ")) if text else []
+        return ids[1:] if len(ids) > 1 and ids[0] == mark and ids[1] in special else ids
+
+    return read_all
 
 
 def _add_tokens(folder: Path, added: Mapping[int, Any]) -> None:
@@ -141,8 +169,19 @@ def _add_tokens(folder: Path, added: Mapping[int, Any]) -> None:
         return
     tokenizer = read_tokenizer_json(folder)
     for index, token in sorted(added.items()):
-        add_token(tokenizer, index, token)
+        add_token(tokenizer, index, _as_spelled(token))
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+
+
+def _as_spelled(token: Any) -> Any:
+    """Return the same token, looked for in the text as it is.
+
+    Normalized, it would be looked for with the space that the model puts in front.
+    """
+    from tokenizers import AddedToken
+
+    rules = {rule: getattr(token, rule) for rule in ("lstrip", "rstrip", "single_word", "special")}
+    return AddedToken(token.content, normalized=False, **rules)
 
 
 def _stated_specials(folder: Path) -> dict[str, str]:
@@ -184,16 +223,51 @@ def _file_name(key: Any, entry: Any, subject: str) -> str:
 def _content(key: str, entry: Mapping[str, Any], subject: str) -> bytes:
     """Return a saved file's bytes as they were before Composer took them apart."""
     ending, content = entry["file_extension"], entry["content"]
-    if ending == ".json" and isinstance(content, (Mapping, list)):
-        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    if ending == ".txt" and isinstance(content, list) and all(isinstance(line, str) for line in content):
-        # Exactly what was split: another newline at the end would be another token of a vocab.txt.
-        return "\n".join(content).encode()
     if ending == ".model" and isinstance(content, bytes):
         return content
-    if ending in (".jinja", ".py") and isinstance(content, str):
-        return content.encode()
-    raise SourceError(
-        f"the tokenizer of {subject} has a file {key!r} with a {type(content).__name__} for {ending}",
-        fix="save the checkpoint again, or " + _BY_HAND,
-    )
+    try:
+        text = _text(key, ending, content)
+        encoded = None if text is None else text.encode()
+    except (TypeError, ValueError) as error:  # what JSON has no form for, or half of a surrogate pair
+        raise SourceError(
+            f"the tokenizer of {subject} has a file {key!r} that is no text: {error}", fix=_AGAIN
+        ) from error
+    if encoded is None:
+        raise SourceError(
+            f"the tokenizer of {subject} has a file {key!r} with a {type(content).__name__} for {ending}", fix=_AGAIN
+        )
+    return encoded
+
+
+def _text(key: str, ending: str, content: Any) -> str | None:
+    """Return what a file of text held; None where `content` is nothing that Composer makes of one."""
+    if ending == ".json" and isinstance(content, (Mapping, list)):
+        if key.removesuffix(ending) == "tokenizer" and isinstance(content, Mapping):
+            content = _with_empty_parts(content)
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if ending == ".txt" and isinstance(content, list) and all(isinstance(line, str) for line in content):
+        # Exactly what was split: another newline at the end would be another token of a vocab.txt.
+        return "\n".join(content)
+    return content if ending in (".jinja", ".py") and isinstance(content, str) else None
+
+
+def _with_empty_parts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tokenizer.json's content with what had nothing in it, and so has no place in a sharded checkpoint."""
+    whole = dict(content)
+    for part, steps in _PARTS.items():
+        if isinstance(whole.get(part), Mapping):
+            whole[part] = _with_empty_steps(whole[part], steps)
+    if isinstance(model := whole.get("model"), Mapping) and model.get("type") == "BPE":
+        whole["model"] = {"merges": [], **model}
+    return whole
+
+
+def _with_empty_steps(part: Any, steps: str) -> Any:
+    if not isinstance(part, Mapping):
+        return part
+    if part.get("type") == "TemplateProcessing":
+        return {"special_tokens": {}, **part}
+    if part.get("type") != "Sequence":
+        return part
+    inner = part.get(steps, [])
+    return {**part, steps: [_with_empty_steps(step, steps) for step in inner] if isinstance(inner, list) else inner}
