@@ -13,7 +13,7 @@ import torch
 
 from cogsmith.errors import ConversionError, SourceError
 
-from .runs import ADAPTER_ALONE, FILE, FIXTURES, NEWEST, RUN, config_of, convert, edited, model_of
+from .runs import ADAPTER_ALONE, FILE, FIXTURES, NEWEST, RUN, config_of, convert, edited, model_of, tokenizer_of
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -242,3 +242,38 @@ def test_alibi_with_biases(tmp_path: Path):
 def test_an_mpt_that_transformers_would_compute_otherwise(changes: dict, word: str, tmp_path: Path):
     run = edited("mpt", tmp_path, lambda state: config_of(state)["attn_config"].update(changes))
     refused(run, tmp_path, word)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda weights: weights.update({"module.model.transformer.ln_f.bias": torch.ones(8)}), "ln_f.bias twice"),
+        (lambda weights: weights.update({"model.transformer.ln_f.bias": torch.ones(8) * 1j}), "complex"),
+    ],
+)
+def test_tensors_of_one_name_or_of_no_real_numbers(change: Change, word: str, tmp_path: Path):
+    run = edited(RUN, tmp_path, lambda state: change(state["model"]))
+    refused(run, tmp_path, word, kind=SourceError)
+
+
+def spoil_config(state: dict[str, Any]) -> None:
+    config_of(state)["note"] = "\ud800"
+
+
+def spoil_tokenizer(state: dict[str, Any]) -> None:
+    tokenizer_of(state)["tokenizer.json"]["content"]["note"] = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "kind"),
+    [(spoil_config, "'note' that is no Unicode", ConversionError), (spoil_tokenizer, "tokenizer.json", SourceError)],
+)
+def test_text_that_is_no_unicode(change: Change, word: str, kind: type[Exception], tmp_path: Path):
+    refused(edited(RUN, tmp_path, change), tmp_path, word, kind=kind)
+
+
+def test_kernels_from_the_hub_stay_there(tmp_path: Path):
+    """transformers fetches and runs what `attn_implementation` names, where it has a slash in it."""
+    names = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+    run = edited(RUN, tmp_path, lambda state: config_of(state).update(dict.fromkeys(names, "somebody/kernel")))
+    assert "somebody" not in (convert(run, tmp_path / "out") / "config.json").read_text(encoding="utf-8")

@@ -19,15 +19,21 @@ _OF_THE_RUN = frozenset(
     {
         "_attn_implementation",
         "_attn_implementation_autoset",
+        "_attn_implementation_internal",
         "_commit_hash",
+        "_experts_implementation",
+        "_experts_implementation_internal",
         "_name_or_path",
+        "attn_implementation",
         "auto_map",
         "dtype",
+        "experts_implementation",
         "init_device",
         "torch_dtype",
     }
 )
-"""What is no property of the model, or is said anew. `auto_map` names code, which does not come along."""
+"""What is no property of the model, or is said anew. `auto_map` names code, which does not come along, and an
+implementation may be one on the Hub, which transformers would fetch and run."""
 
 _AROUND = frozenset({"DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule"})
 """Classes of torch that a run may put around the model, and whose names Composer then saves as the model's."""
@@ -136,6 +142,8 @@ def _plain(value: Any, where: str) -> Any:
         return {str(key): _plain(part, f"{where}.{key}") for key, part in value.items() if key not in _OF_THE_RUN}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(part, where) for part in value]
+    if isinstance(value, str) and not value.isprintable():
+        _check_is_text(value, where)
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     kind = f"{value.module}.{value.name}" if isinstance(value, Inert) else type(value).__name__
@@ -143,3 +151,14 @@ def _plain(value: Any, where: str) -> Any:
         f"the model's config has a {kind} at {where!r}, which config.json cannot hold",
         fix="save the checkpoint again with a config of plain values",
     )
+
+
+def _check_is_text(value: str, where: str) -> None:
+    """Raise ConversionError for half of a surrogate pair, which no file in UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConversionError(
+            f"the model's config has text at {where!r} that is no Unicode: {value[:40]!r}",
+            fix="save the checkpoint again with a config of plain values",
+        ) from error

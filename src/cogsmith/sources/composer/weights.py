@@ -33,6 +33,7 @@ _DATA_PARALLEL = "module"
 _OLD_BUFFER = re.compile(r"\.(?:(?:attn|attention)\.(?:masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 """Constants, such as the causal mask, that older releases of transformers stored and every release makes anew."""
 
+_AGAIN = "save the checkpoint again from the trained model"
 _SHOWN = 5
 
 
@@ -40,18 +41,22 @@ def take_weights(tensors: Mapping[str, Any], subject: str, reporter: Reporter) -
     """Return the Hugging Face model's tensors, without the training run's names around theirs.
 
     What belongs to the run alone (a loss with weights of its own) is left out, and said. Raises SourceError where
-    nothing belongs to the model, or where an entry is no tensor.
+    nothing belongs to the model, where an entry is no tensor of real numbers, or where two have one name.
     """
     import torch
 
     weights: Weights = {}
     others, strange = [], []
     for name, tensor in tensors.items():
-        inner = _inner_name(name)
+        inner = _inner_name(name) if isinstance(name, str) else None
         if inner is None:
-            others.append(name)
+            others.append(str(name))
         elif not isinstance(tensor, torch.Tensor):
             strange.append(name)
+        elif inner in weights:
+            raise SourceError(f"{subject} holds {inner} twice, and one of them as {name}", fix=_AGAIN)
+        elif tensor.is_complex():
+            raise SourceError(f"{subject} holds {name} in complex numbers, which no model here has", fix=_AGAIN)
         elif not _is_old_buffer(inner, tensor):
             weights[inner] = as_lazy(inner, tensor)
     if strange:
