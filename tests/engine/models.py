@@ -69,7 +69,7 @@ class Stream:
             self.events.extend(events)
             self._arrived.notify_all()
         last = events[-1]
-        if isinstance(last, FailedEvent) or last.finish_reason is not None:
+        if isinstance(last, FailedEvent) or getattr(last, "finish_reason", None) is not None:
             self._ended.set()
 
     def wait_for(self, count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cogsmith.engine.base import EngineInfo
-from cogsmith.engine.request import GenerateRequest, Request, ScoreRequest
+from cogsmith.engine.request import AnyRequest, EmbedRequest, GenerateRequest, Request, ScoreRequest
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
@@ -13,10 +13,20 @@ _MOST_LISTED = 2**18
 """Alternatives that one SCORE may have listed in all: every token of the largest vocabularies, at one place."""
 
 
+def for_tokens(request: AnyRequest) -> Request:
+    """Return a request that a model which continues text can answer. Raises RequestError for one that asks vectors."""
+    if isinstance(request, EmbedRequest):
+        raise RequestError(
+            "this model continues text (task causal-lm), and gives no vectors",
+            fix='serve it with task = "decoder", or an encoder',
+        )
+    return request
+
+
 def admit(request: Request, info: EngineInfo, limits: Limits) -> None:
     """Check that `request` can run. Raises RequestError with the value and the fix."""
-    _check_ids(request.prompt, "prompt", info)
-    _check_ids(request.logprob_ids, "logprob_ids", info)
+    check_ids(request.prompt, "prompt", info)
+    check_ids(request.logprob_ids, "logprob_ids", info)
     if isinstance(request, ScoreRequest):
         _admit_score(request, info)
     else:
@@ -44,7 +54,7 @@ def _admit_generate(request: GenerateRequest, info: EngineInfo, limits: Limits) 
             f"max_tokens is {request.max_tokens}, and this server grants {limits.max_tokens}",
             fix=f"ask for {limits.max_tokens} at most",
         )
-    _check_ids(tuple(request.eos_ids or ()), "eos_ids", info)
+    check_ids(tuple(request.eos_ids or ()), "eos_ids", info)
     _check_possible(request, info)
 
 
@@ -69,7 +79,7 @@ def _check_possible(request: GenerateRequest, info: EngineInfo) -> None:
 def _admit_score(request: ScoreRequest, info: EngineInfo) -> None:
     if not request.scored:
         raise RequestError("scored is empty: there is nothing to score", fix="send one token at least")
-    _check_ids(request.scored, "scored", info)
+    check_ids(request.scored, "scored", info)
     total = len(request.prompt) + len(request.scored)
     if total > info.max_context:
         raise RequestError(
@@ -89,7 +99,8 @@ def _allows_any(allow: bytes, vocab_size: int) -> bool:
     return int.from_bytes(allow, "little") & ((1 << vocab_size) - 1) != 0
 
 
-def _check_ids(ids: Sequence[int], field: str, info: EngineInfo) -> None:
+def check_ids(ids: Sequence[int], field: str, info: EngineInfo) -> None:
+    """Check that all `ids` are the model's. Raises RequestError naming the first that is none."""
     if ids and not (min(ids) >= 0 and max(ids) < info.head_size):
         index = next(i for i, token in enumerate(ids) if not 0 <= token < info.head_size)
         raise RequestError(

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cogsmith.engine.request import Request, Sink
+from cogsmith.engine.request import AnyRequest, Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class EngineInfo:
     """What runs and what it can take.
 
     `head_size` is the width of the model's output; ids from `vocab_size` (what the tokenizer can decode) up to it
-    are padding and never sampled. `footprint_bytes` is the memory of weights and buffers.
+    are padding and never sampled. `footprint_bytes` is the memory of weights and buffers. A `task` other than
+    "causal-lm" is that of a model which gives vectors.
     """
 
     model: str
@@ -30,6 +31,7 @@ class EngineInfo:
     dtype: str
     device: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "causal-lm"
 
 
 class Handle(Protocol):
@@ -40,15 +42,16 @@ class Handle(Protocol):
 
 
 class Engine(Protocol):
-    """Turns requests into token events. Every method may be called from any thread."""
+    """Turns requests into events. Every method may be called from any thread."""
 
     @property
     def info(self) -> EngineInfo:
         """What this engine runs."""
 
-    def submit(self, request: Request, sink: Sink, *, client: Hashable = None) -> Handle:
+    def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full.
 
+        A model that continues text takes no EmbedRequest, and one that gives vectors no other.
         Requests of one `client`, such as a prediction, wait in turn; those of different ones take turns.
         """
 

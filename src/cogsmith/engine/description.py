@@ -40,18 +40,22 @@ class Description:
     tree: str | None
 
 
-def describe(folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None) -> Description:
+def describe(
+    folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None, *, task: str = "causal-lm"
+) -> Description:
     """Describe the checkpoint in `folder`, in its own dtype unless `model_args` asks for another.
 
+    For a `task` other than "causal-lm" that is the model without its head.
     The model is built on torch's meta device, which has shapes and no memory. Raises MissingExtra where it is quantised
     and bitsandbytes is missing.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM
 
     config = read_config(folder, model_args)
     dtype = _dtype(model_args, getattr(config, "dtype", None))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
+        auto_class = AutoModelForCausalLM if task == "causal-lm" else AutoModel
+        model = auto_class.from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
     _, quant = quantization.asked(model_args, quant)
     settings = quantization.configuration(config, quant, str(dtype).removeprefix("torch."))
     n_params, footprint = sum(parameter.numel() for parameter in model.parameters()), model.get_memory_footprint()

@@ -1,26 +1,34 @@
-"""Sequences that wait for a row: each client's in turn, and the clients by turns."""
+"""What waits for a row: each client's in turn, and the clients by turns."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
 from collections.abc import Hashable, Iterator
+from typing import Generic, Protocol, TypeVar
 
-from cogsmith.engine.sequence import Sequence
+
+class Waiting(Protocol):
+    """A sequence, or a text."""
+
+    client: Hashable
 
 
-class FairQueue:
+W = TypeVar("W", bound=Waiting)
+
+
+class FairQueue(Generic[W]):
     """A queue for many clients. One that sends hundreds of requests at once holds nobody else's first one up."""
 
     def __init__(self) -> None:
-        self._preempted: deque[Sequence] = deque()
-        self._lines: dict[Hashable, list[Sequence]] = {}
+        self._preempted: deque[W] = deque()
+        self._lines: dict[Hashable, list[W]] = {}
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[W]:
         """Go through all that wait, in the order in which they are to get a row."""
         yield from self._preempted
         lines = list(self._lines.values())
@@ -31,17 +39,17 @@ class FairQueue:
             for line in lines:
                 yield line[place]
 
-    def append(self, sequence: Sequence) -> None:
+    def append(self, sequence: W) -> None:
         """Add a new sequence behind its client's others."""
         self._lines.setdefault(sequence.client, []).append(sequence)
         self._length += 1
 
-    def push_back(self, sequence: Sequence) -> None:
+    def push_back(self, sequence: W) -> None:
         """Add one that had a row and lost it: it goes before all others."""
         self._preempted.appendleft(sequence)
         self._length += 1
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: W) -> None:
         """Take a sequence out; its client's next comes after those of the other clients."""
         self._length -= 1
         if sequence in self._preempted:

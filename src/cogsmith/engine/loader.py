@@ -107,11 +107,11 @@ def load(
         # A log would hold a line for every redrawing.
         logging.disable_progress_bar()
     config = read_config(folder, model_args)
-    dtype = asked_dtype(model_args) or _best_dtype(config)
+    dtype = asked_dtype(model_args) or best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
     rest, quant = quantization.asked(model_args, quant)
     # bitsandbytes wants a dtype by name, where from_pretrained itself understands "auto".
-    computes = _best_dtype(config) if dtype == "auto" else str(dtype).removeprefix("torch.")
+    computes = best_dtype(config) if dtype == "auto" else str(dtype).removeprefix("torch.")
     quantized = quantization.arguments(config, quant, computes)
     arguments = {**defaults, **rest, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
@@ -211,8 +211,8 @@ def _require_whole(model: Any, report: Mapping[str, Any]) -> None:
         )
 
 
-def _best_dtype(config: Any) -> str:
-    """The checkpoint's dtype; on a CPU never fp16, whose prefill is slow, and bf16 only where it is native."""
+def best_dtype(config: Any) -> str:
+    """Return the checkpoint's dtype; on a CPU never fp16, whose prefill is slow, and bf16 only where it is native."""
     stated = str(getattr(config.get_text_config(), "dtype", None) or "float32").removeprefix("torch.")
     if torch.cuda.is_available() or stated not in ("float16", "bfloat16"):
         return stated

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cogsmith.engine.base import Engine
 from cogsmith.errors import UserError
 from cogsmith.manifest import Manifest
@@ -34,6 +36,12 @@ def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any])
         from cogsmith.engine.vllm.open import open_vllm
 
         return Opened(*open_vllm(checkpoint, model_args, settings.vllm, settings.limits, name=settings.name))
+    if settings.task != "causal-lm":
+        from cogsmith.engine.encoder_engine import EncoderEngine
+        from cogsmith.engine.encoder_model import load_encoder
+
+        encoder = load_encoder(checkpoint, model_args, name=settings.name, task=settings.task)
+        return Opened(EncoderEngine(encoder, settings.limits), encoder.tokenizer)
     from cogsmith.engine import custom_code
     from cogsmith.engine.loader import load
     from cogsmith.engine.transformers_engine import TransformersEngine
@@ -50,3 +58,19 @@ def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any])
             own_class=settings.code is not None,
         )
         return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer)
+
+
+def task_of(checkpoint: Path) -> str:
+    """Tell by what is in a checkpoint folder what its model is for: vectors, or to continue text.
+
+    Vectors where sentence-transformers has written there, or config.json names a class without a head, or one whose
+    head fills in masks.
+    """
+    if (checkpoint / "modules.json").is_file():
+        return "encoder"
+    try:
+        stated = msgspec.json.decode((checkpoint / "config.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return "causal-lm"
+    names = stated.get("architectures") or ()
+    return "encoder" if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else "causal-lm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 
@@ -88,7 +88,43 @@ class ScoreRequest:
     logprob_ids: tuple[int, ...] = ()
 
 
+Pooling = Literal["mean", "cls", "last", "max", "none"]
+"""How the vectors of a text's tokens become one; "none" leaves them as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Pads the texts of one request to the longest of them, on one `side`, with the id `token`; None: the model's own.
+
+    What is `token` is masked wherever it stands, and positions count from the first id, padding or not: as
+    curated-transformers encodes a padded batch.
+    """
+
+    side: Literal["left", "right"] = "right"
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Give what the model makes of each of `inputs`, the ids of texts.
+
+    `layers` is "last", the last hidden state; or numbers of layers, from 0, whose outputs are wanted instead, "all" of
+    them. `embedding` adds the output of the embedding, which is what layer 0 reads. `pooling` and `normalize` (to
+    length 1) apply to all of these; None is what the model was trained with.
+    """
+
+    inputs: tuple[tuple[int, ...], ...]
+    layers: Literal["last", "all"] | tuple[int, ...] = "last"
+    embedding: bool = False
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    padding: Padding | None = None
+
+
 Request = GenerateRequest | ScoreRequest
+"""What a model that continues text is asked."""
+
+AnyRequest = Request | EmbedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +149,25 @@ class FailedEvent:
     message: str
 
 
-Event = TokenEvent | FailedEvent
+@dataclass(frozen=True, slots=True)
+class EncodedEvent:
+    """What was asked of an EmbedRequest, all at once. Nothing follows.
 
-Sink = Callable[[tuple[Event, ...]], None]
+    `outputs` holds, under "last", "embedding" or a layer's number, a float32 array for each text: [width] where it is
+    pooled, else [tokens, width]. `inputs` are the ids as the model read them, padded where that was asked for.
+    """
+
+    outputs: Mapping[str | int, tuple[Any, ...]]
+    inputs: tuple[tuple[int, ...], ...]
+    pooling: Pooling
+    normalize: bool
+    padding_id: int | None = None
+
+
+Event = TokenEvent | FailedEvent
+"""What a stream of tokens gives."""
+
+AnyEvent = Event | EncodedEvent
+
+Sink = Callable[[tuple[AnyEvent, ...]], None]
 """Takes the events of one step for one stream. Called on the engine's thread: it must not block. Raising ends it."""

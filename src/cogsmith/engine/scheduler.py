@@ -66,7 +66,7 @@ class Scheduler:
         self.max_rows = max_rows
         self.max_prompt_tokens = max_prompt_tokens
         self.max_logits = max_logits
-        self.waiting = FairQueue()
+        self.waiting = FairQueue[Sequence]()
         self.running: list[Sequence] = []
         self.preempted: list[Sequence] = []
 

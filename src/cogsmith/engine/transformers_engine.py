@@ -12,13 +12,13 @@ import threading
 from collections.abc import Hashable
 from dataclasses import replace
 
-from cogsmith.engine.admission import admit, check_room
+from cogsmith.engine.admission import admit, check_room, for_tokens
 from cogsmith.engine.answer import Answer
 from cogsmith.engine.base import Handle
 from cogsmith.engine.constraint import start
 from cogsmith.engine.grammars import Grammars
 from cogsmith.engine.loader import LoadedModel
-from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, ScoreRequest, Sink
+from cogsmith.engine.request import AnyRequest, FailedEvent, GenerateRequest, ScoreRequest, Sink
 from cogsmith.engine.rows.choose import ALL, choose_rows
 from cogsmith.engine.rules import RuleBook
 from cogsmith.engine.scheduler import Scheduler
@@ -68,8 +68,9 @@ class TransformersEngine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink, *, client: Hashable = None) -> Handle:
+    def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
+        request = for_tokens(request)
         admit(request, self.info, self._limits)
         if isinstance(request, GenerateRequest):
             sequence = Sequence.of(request, sink, self._rules.of(request))

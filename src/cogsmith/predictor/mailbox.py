@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from cogsmith.engine.request import Event, Sink
+from cogsmith.engine.request import AnyEvent, Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class EndedEvent:
     message: str
 
 
-StreamEvent = Event | EndedEvent
+StreamEvent = AnyEvent | EndedEvent
 
 Delivery = tuple[int, tuple[StreamEvent, ...]]
 """A stream's number within its prediction, and its events of one step."""

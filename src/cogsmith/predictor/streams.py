@@ -40,16 +40,19 @@ class PlainStream:
 
     def receive(self, event: StreamEvent) -> Iterator[lmtp.AnyReply]:
         """Yield a TOKEN for a token, and for a failure where it can still be told."""
-        if not isinstance(event, TokenEvent):
+        if isinstance(event, FailedEvent | EndedEvent):
             self.ended = True
             if self.num_sent < lmtp.TOKENS_BEFORE_COMMITTED:
                 yield lmtp.TokenError(stream_id=self.stream_id, error=event.message)
             else:
                 _log.warning("stream %s ends after %d tokens: %s", self.stream_id, self.num_sent, event.message)
-            return
+        elif isinstance(event, TokenEvent):
+            yield self._token(event)
+
+    def _token(self, event: TokenEvent) -> lmtp.Token:
         self.num_sent += 1
         self.ended = event.finish_reason is not None
-        yield lmtp.Token(
+        return lmtp.Token(
             token=event.token,
             stream_id=self.stream_id,
             logprob=event.logprob,

@@ -12,7 +12,7 @@ from typing import Any
 
 from cogsmith.detokenize import Decode, StopStrings, TextDecoder
 from cogsmith.engine.base import Engine, EngineInfo, Handle
-from cogsmith.engine.request import GenerateRequest, TokenEvent
+from cogsmith.engine.request import EncodedEvent, GenerateRequest, TokenEvent
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
@@ -104,7 +104,7 @@ class _Writer:
 
     def push(self, event: StreamEvent, meter: Meter) -> str:
         """Take an event; return the text that may be shown now. Raises RequestError where the stream failed."""
-        if self.has_ended:
+        if self.has_ended or isinstance(event, EncodedEvent):
             return ""
         if not isinstance(event, TokenEvent):
             raise RequestError(event.message)

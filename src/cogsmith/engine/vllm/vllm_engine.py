@@ -20,11 +20,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cogsmith.engine import constraint
-from cogsmith.engine.admission import admit, check_room
+from cogsmith.engine.admission import admit, check_room, for_tokens
 from cogsmith.engine.base import EngineInfo, Handle
 from cogsmith.engine.fair_queue import FairQueue
 from cogsmith.engine.grammars import Grammars
-from cogsmith.engine.request import FailedEvent, GenerateRequest, Request, Sink
+from cogsmith.engine.request import AnyRequest, FailedEvent, GenerateRequest, Sink
 from cogsmith.engine.sequence import Sequence
 from cogsmith.engine.vllm.run import Runner
 from cogsmith.errors import RequestError
@@ -40,7 +40,7 @@ class VLLMEngine:
 
     def __init__(self, args: AsyncEngineArgs, info: EngineInfo, limits: Limits, tokenizer: Any | None) -> None:
         self._limits = limits
-        self._waiting = FairQueue()
+        self._waiting = FairQueue[Sequence]()
         self._tasks: dict[Sequence, asyncio.Task[None]] = {}
         self._lock = threading.Lock()
         self._num_present = 0
@@ -53,8 +53,9 @@ class VLLMEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink, *, client: Hashable = None) -> Handle:
+    def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
+        request = for_tokens(request)
         admit(request, self.info, self._limits)
         sequence = Sequence.of(request, sink)
         sequence.client = client
