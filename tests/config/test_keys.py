@@ -112,7 +112,7 @@ PREFIXES = [
 ]
 
 NOT_YET = [
-    *[(f"task = '{value}'", f"'{value}'") for value in ("encoder", "image-text")],
+    ("task = 'image-text'", "'image-text'"),
 ]
 
 

@@ -79,3 +79,9 @@ def test_what_is_missing_is_said(paths: list[str], message: str, fix: str):
 def test_python_files_are_never_taken():
     python = ("modeling_x.py", "tokenizer.py", "additional_chat_templates/x.py")
     assert chosen(*python, "model.safetensors", allow_pickle=True) == {"model.safetensors"}
+
+
+def test_what_sentence_transformers_says_of_a_model_comes_along():
+    said = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json"}
+    others = ("2_Dense/model.safetensors", "onnx/config.json", "data_config.json", "openvino/1_Pooling/config.json")
+    assert chosen("model.safetensors", *said, *others) == {"model.safetensors", *said}

@@ -36,7 +36,7 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     settings = manifest.read(folder)
     checkpoint = folder / settings.checkpoint
     if settings.code is None:
-        description = describe(checkpoint, settings.model_args, settings.quant)
+        description = describe(checkpoint, settings.model_args, settings.quant, task=settings.task)
     elif tree:
         raise UserError(
             f"only {settings.code.model} knows its tree of modules, and inspecting runs no code of a model's own",

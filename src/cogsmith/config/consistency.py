@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cogsmith import quant
-from cogsmith.config import arguments, engines, prompting, weights
+from cogsmith.config import arguments, engines, prompting, tasks, weights
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding
 from cogsmith.config.model import CogSettings
@@ -24,6 +24,7 @@ def check(section: Section, root: Path) -> Iterator[Finding]:
     yield from _quantisation(section)
     yield from engines.check(section)
     yield from prompting.check(section, root)
+    yield from tasks.check(section)
     yield from _python(section)
     yield from _limits(section)
 

@@ -71,6 +71,7 @@ def _model(section: Section, root: Path) -> Model:
         quant=_quant(raw),
         limits=msgspec.convert(raw.limits.model_dump(), Limits),
         cog=_cog(raw.cog),
+        task=raw.task,
         engine=raw.engine,
         vllm=raw.vllm,
         prepack=raw.prepack,

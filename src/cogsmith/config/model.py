@@ -20,6 +20,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Format = Literal["auto", "hf", "gguf", "composer", "accessory"]
 WeightsFile = Literal["safetensors", "bin"]
 EngineName = Literal["transformers", "vllm"]
+Task = Literal["causal-lm", "encoder", "decoder"]
 
 EXAMPLE = "config.toml.example"
 """The commented config to start from."""
@@ -90,6 +91,7 @@ class Model:
     limits: Limits = field(default_factory=Limits)
     cog: CogSettings = field(default_factory=CogSettings)
     quant: Quant | None = None
+    task: Task = "causal-lm"
     engine: EngineName = "transformers"
     vllm: Mapping[str, Any] = field(default_factory=dict)
     prepack: bool | None = None

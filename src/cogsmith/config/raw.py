@@ -6,12 +6,12 @@ The JSON Schema and the table of keys in the documentation are generated from he
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from cogsmith.config import rules
-from cogsmith.config.model import EngineName, Format, Precision
+from cogsmith.config.model import EngineName, Format, Precision, Task
 from cogsmith.config.tables import (
     RawCode,
     RawCog,
@@ -104,7 +104,11 @@ class RawModel(Table):
     requirements: list[Annotated[str, AfterValidator(rules.pinned_requirement)]] = Field(
         default=[], description='Further Python packages for the container, each pinned: `"NAME==VERSION"`.'
     )
-    task: Literal["causal-lm"] = Field(default="causal-lm", description="What the model is for.")
+    task: Task = Field(
+        default="causal-lm",
+        description="What the model is for: `causal-lm` continues text; `encoder` and `decoder`, a model without its "
+        "language-model head, turn text into vectors and hidden states.",
+    )
     engine: EngineName = Field(
         default="transformers",
         description="What runs the model: `transformers`, the engine of this project, or `vllm`, for large GPUs and "

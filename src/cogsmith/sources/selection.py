@@ -33,9 +33,15 @@ SIDE_FILES = frozenset(
         "processor_config.json",
         "video_preprocessor_config.json",
         "audio_tokenizer_config.json",
+        # What sentence-transformers says of a model: how its vectors are made.
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
     }
 )
-SIDE_PATTERN = re.compile(r"[^/]+\.(model|tiktoken)|(additional_chat_templates|chat_templates)/[^/]+\.jinja")
+SIDE_PATTERN = re.compile(
+    r"[^/]+\.(model|tiktoken)|(additional_chat_templates|chat_templates)/[^/]+\.jinja|\d+_Pooling/config\.json"
+)
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "tekken.json"})
 TOKENIZER_FILES = VOCABULARIES | {
     "added_tokens.json",

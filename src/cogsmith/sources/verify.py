@@ -33,9 +33,12 @@ Stored = Mapping[str, tuple[Path, Tensor]]
 """The tensors of a folder by name: the file that each is in, and its entry there."""
 
 
-def verify_folder(folder: Path, *, reporter: Reporter | None = None, own_code: bool = False) -> None:
+def verify_folder(
+    folder: Path, *, reporter: Reporter | None = None, own_code: bool = False, task: str = "causal-lm"
+) -> None:
     """Check that the model which config.json names uses every tensor of `folder`, lacks none, and fits all shapes.
 
+    For a `task` other than "causal-lm" that model has no head: one that is stored is no fault, nor a pooler's absence.
     With `own_code`, the model has classes of its own: it is passed over with a note, as are weights that are pickles.
     Raises ConversionError naming the tensors, SourceError for a file that is damaged or not there.
     """
@@ -51,7 +54,7 @@ def verify_folder(folder: Path, *, reporter: Reporter | None = None, own_code: b
         elif getattr(config, "quantization_config", None):
             _verify_quantised(folder)
         else:
-            _verify(config, stored)
+            _verify(config, stored, has_head=task == "causal-lm")
 
 
 def _stored(folder: Path) -> Stored:
@@ -93,28 +96,32 @@ def _config(folder: Path, own_code: bool) -> Any | None:
         raise ConversionError(f"config.json of model_type {model_type!r} cannot be read: {error}", fix=_FIX) from error
 
 
-def _model_class(config: Any) -> Any:
-    """Return the class that serves `config`: a causal language model's, else the one that config.json names."""
+def _model_class(config: Any, *, has_head: bool) -> Any:
+    """Return the class that serves `config`: a causal language model's, else the one that config.json names.
+
+    Where `has_head` is false, the class that transformers has for the model without a head.
+    """
     import torch
     import transformers
 
-    named = [getattr(transformers, name, None) for name in config.architectures or ()]
+    named = [getattr(transformers, name, None) for name in config.architectures or ()] if has_head else []
+    auto_class = transformers.AutoModelForCausalLM if has_head else transformers.AutoModel
     try:
         with torch.device("meta"):
-            return type(transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+            return type(auto_class.from_config(config, trust_remote_code=False))
     except ValueError as error:
         # Raised for a kind of model without a causal one, and for a config whose numbers contradict each other.
-        if type(config) not in transformers.AutoModelForCausalLM._model_mapping and named and named[0]:
+        if type(config) not in auto_class._model_mapping and named and named[0]:
             return named[0]
         raise ConversionError(f"no model can be made from config.json: {error}", fix=_FIX) from error
     except (TypeError, AttributeError, RuntimeError, KeyError, ZeroDivisionError) as error:
         raise ConversionError(f"no model can be made from config.json: {error}", fix=_FIX) from error
 
 
-def _verify(config: Any, stored: Stored) -> None:
+def _verify(config: Any, stored: Stored, *, has_head: bool) -> None:
     import torch
 
-    model_class = _model_class(config)
+    model_class = _model_class(config, has_head=has_head)
     # Types do not matter here: what a weight is converted to when it is loaded is no fault.
     empty = {name: torch.empty(tensor.shape, device="meta") for name, (_, tensor) in stored.items()}
     try:
@@ -129,13 +136,23 @@ def _verify(config: Any, stored: Stored) -> None:
     except RuntimeError as error:
         # Tensors that become one when they are loaded, as a layer's experts do, do not fit each other.
         raise _refusal(model_class, _faults_as_saved(model_class, config, stored) or [str(error)]) from error
-    faults = _faults(report)
+    faults = _faults(report if has_head else _without_head(report))
+    if not has_head:
+        if faults:
+            raise _refusal(model_class, faults)
+        return
     if faults and getattr(model, "_weight_conversions", None):
         # What was reported are the names after renaming and fusing, which nobody finds in the files.
         faults = _faults_as_saved(model_class, config, stored) or faults
     if faults:
         raise _refusal(model_class, faults)
     _verify_ties(model, stored)
+
+
+def _without_head(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the report without what only a head or a pooler, neither of which is used, has or lacks."""
+    missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
+    return {**report, "missing_keys": missing, "unexpected_keys": []}
 
 
 def _faults(report: Mapping[str, Any]) -> list[str]:

@@ -63,7 +63,10 @@ def check_weights(folder: Path, reporter: Reporter) -> Account:
     settings = readable_manifest(folder)
     has_code = settings is not None and settings.code is not None
     if not found and paths:
-        found += _problem_of(folder, weights, lambda: verify_folder(weights, reporter=reporter, own_code=has_code))
+        task = "causal-lm" if settings is None else settings.task
+        found += _problem_of(
+            folder, weights, lambda: verify_folder(weights, reporter=reporter, own_code=has_code, task=task)
+        )
     if holds_vocabulary(path.name for path in paths):
         found += _problem_of(folder, weights, lambda: check_tokenizer(weights))
     return account

@@ -44,7 +44,8 @@ def estimate(model: Model, checkpoint_bytes: int, parameters: int | None, shape:
     weights    parameters x bits / 8, or the checkpoint's bytes where either is unknown; quantised, embeddings and
                head keep their bits, and the others' come with their scales
     cache      2 (keys and values) x layers x key-value heads x head size x 2 bytes
-                 x min(PLANNED_CONTEXT, limits.max_context, trained context) x limits.max_batch_size
+                 x min(PLANNED_CONTEXT, limits.max_context, trained context) x limits.max_batch_size;
+               none for a model that gives vectors
     overhead   1 GiB
     """
     bits = _DTYPE_BITS.get(str(model.model_args.get("dtype", model.model_args.get("torch_dtype"))))
@@ -52,6 +53,8 @@ def estimate(model: Model, checkpoint_bytes: int, parameters: int | None, shape:
     weights = unquantised
     if model.quant and parameters:
         weights = model.quant.weight_bytes(parameters, shape, 8 * unquantised / parameters)
+    if model.task != "causal-lm":
+        return Memory(weights, unquantised, cache=0)
     return Memory(weights, unquantised, _cache_bytes(model, shape) if shape else None)
 
 

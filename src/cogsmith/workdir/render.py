@@ -115,6 +115,7 @@ def _manifest(model: Model, resolved_uri: str, code: CustomCode | None) -> Manif
         source=resolved_uri,
         cogsmith=cogsmith.__version__,
         allow_pickle=model.allow_pickle,
+        task=model.task,
         engine=model.engine,
         model_args=dict(model.model_args),
         vllm=dict(model.vllm),
