@@ -241,7 +241,7 @@ def test_an_unknown_verb_of_1_1_ends_its_stream():
     assert reply == End(
         stream_id=3,
         finish_reason="error",
-        error='operation 1: unknown verb "SING" (give one of GENERATE, SCORE, CANCEL, TOKENIZER, MODEL_INFO)',
+        error='operation 1: unknown verb "SING" (give one of GENERATE, SCORE, EMBED, CANCEL, TOKENIZER, MODEL_INFO)',
     )
 
 

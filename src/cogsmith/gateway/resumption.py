@@ -51,7 +51,7 @@ def _is_last(reply: lmtp.AnyOperation | lmtp.AnyReply) -> bool:
 
 def _rest(operation: lmtp.AnyOperation, ids: list[int]) -> lmtp.AnyOperation | None:
     match operation:
-        case lmtp.ExtendedGenerate() | lmtp.ExtendedScore() | lmtp.Cancel() | lmtp.GetTokenizer():
+        case lmtp.ExtendedGenerate() | lmtp.ExtendedScore() | lmtp.Embed() | lmtp.Cancel() | lmtp.GetTokenizer():
             return None
         case lmtp.Generate():
             return continued(operation, ids) if not ids or can_continue(operation) else None

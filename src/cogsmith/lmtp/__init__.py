@@ -7,6 +7,7 @@ is described in docs/protocol.md.
 from __future__ import annotations
 
 from cogsmith.lmtp.batch import Batch, parse_batch, serialize_batch
+from cogsmith.lmtp.embedding import Embed, Embedded
 from cogsmith.lmtp.extended import (
     Allow,
     Cancel,
@@ -16,8 +17,6 @@ from cogsmith.lmtp.extended import (
     EndReason,
     ExtendedFinishReason,
     ExtendedGenerate,
-    ExtendedOperation,
-    ExtendedReply,
     ExtendedScore,
     ExtendedToken,
     GetTokenizer,
@@ -43,7 +42,7 @@ from cogsmith.lmtp.messages import (
     TokenError,
 )
 from cogsmith.lmtp.operations import Failure
-from cogsmith.lmtp.versions import AnyOperation, AnyReply
+from cogsmith.lmtp.versions import AnyOperation, AnyReply, ExtendedOperation, ExtendedReply
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -57,6 +56,8 @@ __all__ = [
     "Cancel",
     "Cancelled",
     "Constraint",
+    "Embed",
+    "Embedded",
     "End",
     "EndReason",
     "ExtendedFinishReason",

@@ -1,4 +1,4 @@
-"""The messages that LMTP 1.1 adds to 1.0. An operation that says `"lmtp": "1.1"` is one of these.
+"""The messages that LMTP 1.1 adds to 1.0. An operation that says `"lmtp": "1.1"` is one of these, or of `embedding`.
 
     client   ExtendedGenerate  GENERATE    as in 1.0, and: allow, constraint, stop, min_tokens, seed, n, logprob_ids, …
              ExtendedScore     SCORE       several options after one prompt, with alternatives
@@ -228,13 +228,6 @@ class TokenizerFiles(Message, frozen=True, kw_only=True):
     tokenizer: Annotated[str, Meta(description="gzip in base64")]
     special: Annotated[Mapping[str, Any], Meta(description="an object")]
     """As in tokenizer_config.json: `bos_token`, `eos_token`, `chat_template`, …; values are strings or null."""
-
-
-ExtendedOperation = ExtendedGenerate | ExtendedScore | Cancel | GetTokenizer
-"""What a client of 1.1 may send besides MODEL_INFO."""
-
-ExtendedReply = ExtendedToken | End | Cancelled | TokenizerFiles
-"""What a server may send besides, to operations of 1.1 only."""
 
 
 def tokenizer_digest(tokenizer: str, special: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from cogsmith.lmtp import constraints, masks
+from cogsmith.lmtp.embedding import Embed
 from cogsmith.lmtp.extended import ExtendedGenerate, ExtendedScore
 from cogsmith.lmtp.messages import Generate, Score
 from cogsmith.lmtp.versions import AnyOperation
@@ -20,7 +21,9 @@ class BatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_operations: int = 64
     """Operations; as many definitions may stand beside them."""
     max_prompt_ids: int = 1_000_000
-    """Ids in one `prompt`, in one `scored`, and in all `options` of one SCORE."""
+    """Ids in one `prompt`, in one `scored`, in all `options` of one SCORE, and in all `inputs` of one EMBED."""
+    max_texts: int = 1024
+    """Texts of one EMBED."""
     max_bias_entries: int = 1_000_000
     """Entries of one `logit_bias`."""
     max_all_prompt_ids: int = 8 * 2**20
@@ -69,6 +72,9 @@ def _sizes(operation: AnyOperation, limits: BatchLimits) -> Iterator[tuple[str, 
             yield "scored", len(scored), limits.max_prompt_ids
         case ExtendedScore(options=options):
             yield "options", sum(map(len, options)), limits.max_prompt_ids
+        case Embed(texts=texts, inputs=inputs):
+            yield "texts" if inputs is None else "inputs", len(texts or inputs or ()), limits.max_texts
+            yield "inputs", sum(map(len, inputs or ())), limits.max_prompt_ids
     if isinstance(operation, ExtendedGenerate):
         yield "allow", masks.weight(operation.allow) if operation.allow else 0, limits.max_mask
         if operation.constraint is not None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import InternalError, ProtocolError
+from cogsmith.lmtp.embedding import Embedded
 from cogsmith.lmtp.extended import Cancelled, End, ExtendedToken, TokenizerFiles
 from cogsmith.lmtp.messages import Info, Message, MessageError, Token, TokenError
 from cogsmith.lmtp.operations import unknown_verb
@@ -28,7 +29,7 @@ M = TypeVar("M", bound=Message)
 
 _REPLIES: Mapping[str, tuple[Mapping[str, type[AnyReply]], type[AnyReply]]] = {
     "TOKEN": ({"error": TokenError, "index": ExtendedToken}, Token),
-    "MSG": ({"error": MessageError, "cancelled": Cancelled, "tokenizer": TokenizerFiles}, Info),
+    "MSG": ({"error": MessageError, "cancelled": Cancelled, "tokenizer": TokenizerFiles, "token_ids": Embedded}, Info),
     "END": ({}, End),
 }
 """A server's types by verb: those told by a field that they have, the first that is there, and the one without."""

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import ProtocolError
+from cogsmith.lmtp.embedding import contradictions
 from cogsmith.lmtp.extended import End
 from cogsmith.lmtp.handles import Define, Handles
 from cogsmith.lmtp.limits import BatchLimits, excesses, num_branches
@@ -101,7 +102,7 @@ class OperationReader:
                 f"operation {position} ({kind.verb}): ignored fields that LMTP 1.0 does not have: {listed}"
             )
         message = parsed.message
-        faults = list(parsed.faults if message is None else self._excesses(message))
+        faults = list(parsed.faults if message is None else (*contradictions(message), *self._excesses(message)))
         if message is None or faults:
             told = f"operation {position} ({kind.verb}): {'; '.join(faults)}"
             return Failure(kind.verb, parsed.stream_id, told, version is V1_1)

@@ -232,6 +232,7 @@ _READERS: Mapping[str, Reader] = {
 _BAD_ENTRIES: Mapping[str, Callable[[str, Raw], Iterator[str]]] = {
     "logit_bias": _bad_biases,
     "logprob_ids": _bad_ids,
+    "inputs": _bad_options,
     "options": _bad_options,
     "prompt": _bad_ids,
     "scored": _bad_ids,

@@ -16,19 +16,28 @@ import msgspec
 from msgspec import Raw
 
 from cogsmith.errors import ProtocolError
+from cogsmith.lmtp.embedding import Embed, Embedded
 from cogsmith.lmtp.extended import (
     VERSION,
     Cancel,
+    Cancelled,
+    End,
     ExtendedGenerate,
-    ExtendedOperation,
-    ExtendedReply,
     ExtendedScore,
+    ExtendedToken,
     GetTokenizer,
+    TokenizerFiles,
 )
 from cogsmith.lmtp.messages import OPERATIONS, Message, ModelInfo, Operation, Reply
 from cogsmith.lmtp.payload import MOST_ENTRIES_SHOWN, UNREADABLE, Parsed, Reader, parse_payload, shown
 
 M = TypeVar("M", bound=Message)
+
+ExtendedOperation = ExtendedGenerate | ExtendedScore | Embed | Cancel | GetTokenizer
+"""What a client of 1.1 may send besides MODEL_INFO."""
+
+ExtendedReply = ExtendedToken | End | Embedded | Cancelled | TokenizerFiles
+"""What a server may send besides, to operations of 1.1 only."""
 
 AnyOperation = Operation | ExtendedOperation
 """What a client sends, in either version."""
@@ -49,7 +58,7 @@ class Version:
 V1_0 = Version("1.0", OPERATIONS, strict=False)
 V1_1 = Version(
     VERSION,
-    {kind.verb: kind for kind in (ExtendedGenerate, ExtendedScore, Cancel, GetTokenizer, ModelInfo)},
+    {kind.verb: kind for kind in (ExtendedGenerate, ExtendedScore, Embed, Cancel, GetTokenizer, ModelInfo)},
     strict=True,
 )
 
