@@ -71,6 +71,13 @@ def test_inspector_agrees_with_our_reading(folder: Path):
     assert Path(found["cogsmith"]).is_relative_to(folder)
 
 
+@pytest.mark.parametrize("concurrency", [1, 32])
+def test_inspector_agrees_with_our_reading_of_an_encoder(workshop, concurrency):
+    workshop.add("encoder", task="encoder", cog=CogSettings(concurrency=concurrency))
+    workshop.build()
+    test_inspector_agrees_with_our_reading(workshop.folder("encoder"))
+
+
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """Serve the folder as an image would; yields the address."""

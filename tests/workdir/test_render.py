@@ -138,5 +138,16 @@ def test_same_inputs_same_digest_and_every_input_counts():
 def test_every_template_is_used():
     rendered_names = {"cog.yaml", "predict.py", "requirements.txt", "push", ".dockerignore", "README.md"}
     templates = {path.name for path in templates_folder().iterdir()} - {"config.toml.example"}
-    assert templates == rendered_names - {".dockerignore"} | {"dockerignore"}
+    assert templates == rendered_names - {".dockerignore"} | {"dockerignore", "predict_encoder.py"}
     assert rendered_names <= rendered().keys()
+
+
+@pytest.mark.parametrize("task", ["encoder", "decoder"])
+def test_a_model_that_gives_vectors_has_a_predictor_of_its_own(task: str):
+    files = rendered(task=task)
+    run = signature.read(files["predict.py"])
+    assert {"texts", "text", "layers", "pooling", "normalize", "padding_side"} <= {item.name for item in run.inputs}
+    assert (run.concurrency, run.streaming) == (32, True)
+    assert json.loads(files["model.json"])["task"] == task
+    assert 'cog run -i text="' in files["README.md"]
+    assert "prompt" not in files["README.md"]

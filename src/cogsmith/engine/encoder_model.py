@@ -121,6 +121,7 @@ class EncoderModel:
                 "pooling": self.trained.pooling,
                 "normalize": self.trained.normalize,
                 "trained_length": self.trained.max_length,
+                "lowercase": self.trained.lowercase,
             },
             task=self.task,
         )

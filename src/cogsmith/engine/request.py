@@ -88,6 +88,9 @@ class ScoreRequest:
     logprob_ids: tuple[int, ...] = ()
 
 
+MOST_VALUES = 2**24
+"""Numbers in one answer of vectors: 64 MiB."""
+
 Pooling = Literal["mean", "cls", "last", "max", "none"]
 """How the vectors of a text's tokens become one; "none" leaves them as they are."""
 
@@ -110,7 +113,8 @@ class EmbedRequest:
 
     `layers` is "last", the last hidden state; or numbers of layers, from 0, whose outputs are wanted instead, "all" of
     them. `embedding` adds the output of the embedding, which is what layer 0 reads. `pooling` and `normalize` (to
-    length 1) apply to all of these; None is what the model was trained with.
+    length 1) apply to all of these; None is what the model was trained with. An answer of more than `max_values`
+    numbers is refused.
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -119,6 +123,7 @@ class EmbedRequest:
     pooling: Pooling | None = None
     normalize: bool | None = None
     padding: Padding | None = None
+    max_values: int = MOST_VALUES
 
 
 Request = GenerateRequest | ScoreRequest

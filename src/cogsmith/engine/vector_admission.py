@@ -9,9 +9,6 @@ from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import EmbedRequest, Padding, Pooling
 from cogsmith.errors import RequestError
 
-MOST_VALUES = 2**24
-"""Numbers in one answer: 64 MiB."""
-
 Name = str | int
 """What an output is called: "last", "embedding", or a layer's number."""
 
@@ -45,9 +42,9 @@ def admit(request: EmbedRequest, info: EngineInfo, padding_id: int) -> Asked:
     rows, masks, token = _padded(request, request.padding, info, padding_id)
     vectors = sum(map(len, rows)) if pooling == "none" else len(rows)
     values = len(names) * vectors * int(info.details.get("width", 1))
-    if values > MOST_VALUES:
+    if values > request.max_values:
         raise RequestError(
-            f"the answer would hold {values} numbers, more than {MOST_VALUES}",
+            f"the answer would hold {values} numbers, more than {request.max_values}",
             fix="ask for fewer texts or layers at once, or for pooled vectors",
         )
     return Asked(rows, masks, names, pooling, normalize, token)

@@ -13,6 +13,7 @@ from cogsmith.errors import RequestError
 from cogsmith.lmtp import BatchLimits, tokenizer_digest
 from cogsmith.predictor.tokenizer import tokenizer_files
 
+_FEATURES_OF_VECTORS = ("cancel", "deadline_ms", "embed", "tokenizer")
 _FEATURES = (
     *("allow", "cancel", "constraint", "deadline_ms", "define", "logprob_ids", "min_tokens"),
     *("n", "options", "seed", "stop", "tokenizer", "usage"),
@@ -27,13 +28,14 @@ def model_info(info: EngineInfo, limits: BatchLimits, tokenizer: Any | None) -> 
     """
     return {
         "lmtp": "1.1",
-        "features": list(_FEATURES),
+        "features": list(_FEATURES if info.task == "causal-lm" else _FEATURES_OF_VECTORS),
         "limits": {
             "max_operations": limits.max_operations,
             "max_branches": limits.max_branches,
             "max_batch_bytes": limits.max_bytes,
         },
         "model": info.model,
+        "task": info.task,
         "engine": info.engine,
         "vocab_size": info.vocab_size,
         "head_size": info.head_size,

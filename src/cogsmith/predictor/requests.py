@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cogsmith import lmtp
-from cogsmith.engine.request import Constraint, GenerateRequest, Request, Sampling, ScoreRequest
+from cogsmith.engine.request import (
+    AnyRequest,
+    Constraint,
+    EmbedRequest,
+    GenerateRequest,
+    Request,
+    Sampling,
+    ScoreRequest,
+)
 from cogsmith.lmtp import constraints
 
 Bitset = Callable[[lmtp.Allow], bytes]
@@ -50,8 +58,10 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
     ]
 
 
-def num_read(request: Request) -> int:
+def num_read(request: AnyRequest) -> int:
     """How many tokens the model reads for a request."""
+    if isinstance(request, EmbedRequest):
+        return sum(map(len, request.inputs))
     return len(request.prompt) + (len(request.scored) if isinstance(request, ScoreRequest) else 0)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from cogsmith import lmtp
 from cogsmith.detokenize import Stopping
 from cogsmith.engine.base import Engine, Handle
-from cogsmith.engine.request import FailedEvent, Request, TokenEvent
+from cogsmith.engine.request import AnyRequest, FailedEvent, TokenEvent
 from cogsmith.errors import ProtocolError, RequestError
 from cogsmith.manifest import Limits
 from cogsmith.predictor.info import model_info
@@ -26,6 +26,7 @@ from cogsmith.predictor.requests import branch_requests, num_read, plain_request
 from cogsmith.predictor.streams import Branch, PlainStream, Stream
 from cogsmith.predictor.text import plain_decode
 from cogsmith.predictor.tokenizer import tokenizer_files
+from cogsmith.predictor.vectors import MOST_IN_A_LINE, VectorStream, embed_request
 
 _log = logging.getLogger("cogsmith.predictor")
 
@@ -111,8 +112,19 @@ class Session:
                 yield self._tokenizer_files(stream_id)
             case lmtp.ExtendedGenerate() | lmtp.ExtendedScore():
                 yield from self._begin_branches(operation)
+            case lmtp.Embed():
+                yield from self._begin_vectors(operation)
             case lmtp.Generate() | lmtp.Score():
                 yield from self._submit(plain_request(operation), PlainStream(stream_id))
+
+    def _begin_vectors(self, operation: lmtp.Embed) -> Iterator[lmtp.AnyReply]:
+        try:
+            request = embed_request(operation, self._tokenizer, self._engine.info, max_values=MOST_IN_A_LINE)
+        except RequestError as error:
+            yield lmtp.End(stream_id=operation.stream_id, finish_reason="error", error=str(error))
+            return
+        stream = VectorStream(operation.stream_id)
+        yield from self._submit(request, stream, operation.deadline_ms, operation.cancel_key)
 
     def _tokenizer_files(self, stream_id: int) -> lmtp.AnyReply:
         try:
@@ -141,7 +153,7 @@ class Session:
         return Stopping(operation.stop, operation.min_tokens, decode, operation.prompt)
 
     def _submit(
-        self, request: Request, stream: Stream, deadline_ms: int | None = None, cancel_key: str | None = None
+        self, request: AnyRequest, stream: Stream, deadline_ms: int | None = None, cancel_key: str | None = None
     ) -> Iterator[lmtp.AnyReply]:
         """Start one engine request; yield its refusal."""
         key = next(self._keys)

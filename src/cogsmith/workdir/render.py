@@ -27,6 +27,8 @@ _PACKAGE = Path(cogsmith.__file__).parent
 _TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "manifest.py", "quant.py")
 _TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor", "prompts")
 _TRAVELLING_SUFFIXES = (".py", ".jinja")
+_PREDICTORS = {"encoder": "predict_encoder.py", "decoder": "predict_encoder.py"}
+"""The template of predict.py, by task, where it is not that of a model that continues text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def render(
     is the model's own.
     """
     templates = _Templates(templates_folder(), _context(model, project, shape, code))
-    predictor = templates.render("predict.py")
+    predictor = templates.render(_PREDICTORS.get(model.task, "predict.py"))
     run = signature.read(predictor.content.decode())
     files = {
         "cog.yaml": templates.render("cog.yaml"),
@@ -106,6 +108,7 @@ def _context(
         "requirements": pins.requirements(model, shape),
         "has_code": code is not None,
         "prompt_templates": library.names(),
+        "gives_vectors": model.task in _PREDICTORS,
     }
 
 
