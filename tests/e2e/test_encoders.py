@@ -12,14 +12,16 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from cogsmith import config, lmtp, manifest
+from cogsmith.client import connect
 from cogsmith.client.cog_server import Prediction
-from cogsmith.errors import ClientError
+from cogsmith.errors import ClientError, OperationFailed
 from cogsmith.gateway import cog_process
 from cogsmith.sources.silent import Silent
 from cogsmith.workdir import lint
 from cogsmith.workdir.build import build, preview
 from cogsmith.workdir.check_weights import check_weights
 
+from . import gateway as gateways
 from .clients import environments
 from .lmtp_inputs import replies
 
@@ -190,6 +192,18 @@ def test_over_lmtp(url, plain):
     assert "gives vectors" in token.error
     assert "gives vectors" in score.error
     assert "layers names 9" in bad.error
+
+
+def test_the_client_reaches_it_bare_and_behind_a_gateway(url, folder, plain, tmp_path):
+    with gateways.running(folder, log=tmp_path / "log") as gateway:
+        for endpoint in (url, gateway.url.replace("http", "ws", 1)):
+            with connect(endpoint) as client:
+                found = client.embed(SENTENCES * 30)
+                assert client.tokenizer().encode("cat") == (101, 4937, 102)
+                with pytest.raises(OperationFailed, match="gives vectors"):
+                    client.generate([101]).result()
+            for text, vector in zip(SENTENCES * 30, found.vectors, strict=True):
+                assert numpy.abs(numpy.array(vector) - unit(plain(text)[1][-1].mean(0))).max() < CLOSE
 
 
 def test_predictions_that_overlap_share_batches_and_get_the_same(url, plain):

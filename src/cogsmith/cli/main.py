@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from cogsmith import __version__
-from cogsmith.cli import build, check, delta, generate, import_, inspect, predict, push, score, serve
+from cogsmith.cli import build, check, delta, embed, generate, import_, inspect, predict, push, score, serve
 from cogsmith.cli.console import err
 from cogsmith.cli.many_values import ManyValuesCommand
 from cogsmith.errors import CogsmithError, InternalError, UserError
@@ -27,6 +27,7 @@ app.command("serve", context_settings={"ignore_unknown_options": True})(serve.co
 app.command("predict")(predict.command)
 app.command("generate", cls=ManyValuesCommand)(generate.command)
 app.command("score", cls=ManyValuesCommand)(score.command)
+app.command("embed", cls=ManyValuesCommand)(embed.command)
 app.command("import")(import_.command)
 app.command("inspect")(inspect.command)
 app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)

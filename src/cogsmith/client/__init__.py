@@ -13,6 +13,7 @@
     progress.py                  one call on its way, over breaks
     stream.py  results.py        the tokens of one call, of all its branches; what they come to
     text.py                      text over them
+    embeddings.py                texts into vectors
     recovery.py                  how a call goes on after a break
     multiplexer.py               operations that come together -> one batch; replies -> streams
     retrying.py                  what is tried again, and when
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from cogsmith.client.client import AsyncClient
 from cogsmith.client.connect import Connection, connect
+from cogsmith.client.embeddings import Embeddings
 from cogsmith.client.results import Branch, Generation, ScoredOption, Token
 from cogsmith.client.stream import Stream
 from cogsmith.client.sync import Client
@@ -36,6 +38,7 @@ __all__ = [
     "Branch",
     "Client",
     "Connection",
+    "Embeddings",
     "Generation",
     "ScoredOption",
     "Stream",

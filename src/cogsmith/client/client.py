@@ -10,12 +10,20 @@ from typing import Any, Literal, Unpack
 import msgspec
 from tokenizers import Tokenizer
 
+from cogsmith.client import embeddings
+from cogsmith.client.embeddings import Embeddings
 from cogsmith.client.handshake import Handshake
 from cogsmith.client.lowering import plan_generate, plan_score
 from cogsmith.client.multiplexer import Multiplexer
-from cogsmith.client.options import GenerateOptions, ScoreOptions
+from cogsmith.client.options import EmbedOptions, GenerateOptions, ScoreOptions
 from cogsmith.client.progress import Plan, Progress
-from cogsmith.client.requests import check_deadline, generate_request, listed_options, score_request
+from cogsmith.client.requests import (
+    check_deadline,
+    embed_requests,
+    generate_request,
+    listed_options,
+    score_request,
+)
 from cogsmith.client.results import ScoredOption
 from cogsmith.client.stream import Stream
 from cogsmith.client.text import TextStream, check_single
@@ -101,6 +109,18 @@ class AsyncClient:
             raise RequestRejected(f"normalise is {normalise!r}", fix='give "sum" or "mean"')
         scored = await self.score(prompt, options, **settings)
         return softmax([one.logprob if normalise == "sum" else one.mean_logprob for one in scored])
+
+    async def embed(self, texts: Sequence[Prompt], **options: Unpack[EmbedOptions]) -> Embeddings:
+        """Return the vectors of `texts`, encoded by the server's tokenizer, or of lists of token ids, read as they are.
+
+        Raises RequestRejected, UnsupportedByServer for a model that gives no vectors, OperationFailed for a text that
+        is too long or a layer that is none, DeadlineExceeded, and what a transport raises.
+        """
+        deadline = options.get("deadline")
+        check_deadline(deadline)
+        requests = embed_requests(texts, options, self._model)
+        embeddings.require_vectors(await self._handshake.server())
+        return await embeddings.embed(requests, self._multiplexer, deadline, self._max_recoveries + 1)
 
     def text(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TextStream:
         """Continue `prompt`; return the text while it comes: whole characters, and nothing of a stop text.

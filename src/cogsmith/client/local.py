@@ -14,7 +14,7 @@ import cogsmith
 from cogsmith import manifest
 from cogsmith.client.once import Once
 from cogsmith.engine.base import Engine
-from cogsmith.engine.open import open_engine
+from cogsmith.engine.open import open_engine, task_of
 from cogsmith.errors import EndpointError, PredictionFailed
 from cogsmith.lmtp import AnyOperation, serialize_batch
 from cogsmith.manifest import Limits, Manifest
@@ -94,7 +94,13 @@ def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
         settings = manifest.read(folder)
         model_args = {**manifest.model_args(settings, os.environ), **model_args}
     else:
-        settings = Manifest(name=folder.name, source=str(folder), cogsmith=cogsmith.__version__, checkpoint=".")
+        settings = Manifest(
+            name=folder.name,
+            source=str(folder),
+            cogsmith=cogsmith.__version__,
+            task=task_of(folder),
+            checkpoint=".",
+        )
     engine, tokenizer = open_engine(settings, folder, model_args)
     return _Served(engine, tokenizer, settings.limits)
 

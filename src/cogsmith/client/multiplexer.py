@@ -259,7 +259,8 @@ def _groups(waiting: Iterable[Running], limits: lmtp.BatchLimits) -> Iterator[li
 def _size(operation: AnyOperation) -> int:
     """Roughly the bytes of an operation's JSON: ids and biases are what may be many."""
     ids = len(getattr(operation, "prompt", ())) + len(getattr(operation, "scored", ()))
-    ids += sum(map(len, getattr(operation, "options", ())))
+    for name in ("options", "inputs", "texts"):
+        ids += sum(map(len, getattr(operation, name, None) or ()))
     allow = getattr(operation, "allow", None)
     mask = 0 if allow is None else len(allow.bits or "") + 18 * len(allow.ranges or ())
     return 1024 + 8 * ids + 24 * len(getattr(operation, "logit_bias", ())) + mask

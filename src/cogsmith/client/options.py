@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from cogsmith.lmtp import Allow, Constraint
 
@@ -45,6 +45,27 @@ class GenerateOptions(TypedDict, total=False):
     """Ids whose log-probabilities come with every token."""
     deadline: float
     """Seconds from the call, waiting included. Then DeadlineExceeded is raised, and what still runs is ended."""
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of `embed`; all may be left out."""
+
+    layers: Literal["last", "all"] | Sequence[int]
+    """Whose outputs are wanted: the last hidden state, "last"; or layers by their numbers from 0."""
+    embedding: bool
+    """Whether the output of the embedding is wanted too."""
+    pooling: Literal["mean", "cls", "last", "max", "none"]
+    """How a text's vectors become one; as the model was trained. "none" gives hidden states."""
+    normalize: bool
+    """Whether vectors are brought to length 1; as the model was trained."""
+    padding_side: Literal["left", "right"]
+    """Pads the texts to the longest of them, which positions and so vectors may depend on."""
+    padding_id: int
+    """What pads them; the model's own."""
+    truncate: bool
+    """Whether a text that is too long is cut; it is an error."""
+    deadline: float
+    """Seconds from the call, waiting included."""
 
 
 class ScoreOptions(TypedDict, total=False):

@@ -11,17 +11,20 @@ from typing import Any, SupportsIndex, TypeVar
 
 import msgspec
 
-from cogsmith.client.options import GenerateOptions, ScoreOptions
+from cogsmith.client.options import EmbedOptions, GenerateOptions, ScoreOptions
 from cogsmith.errors import InternalError, RequestError, RequestRejected
-from cogsmith.lmtp import Allow, Constraint, ExtendedGenerate, ExtendedScore, pack_mask
+from cogsmith.lmtp import Allow, Constraint, Embed, ExtendedGenerate, ExtendedScore, pack_mask
 from cogsmith.lmtp.extended import CONSTRAINT_FORMS
 from cogsmith.lmtp.payload import dump_payload, parse_payload
 
 P = TypeVar("P")
-R = TypeVar("R", ExtendedGenerate, ExtendedScore)
+R = TypeVar("R", ExtendedGenerate, ExtendedScore, Embed)
 
 # Fields of operations that are the client's own to fill.
-_OURS = {"prompt", "options", "model", "stream_id", "lmtp", "cancel_key", "deadline_ms"}
+_OURS = {"prompt", "options", "texts", "inputs", "model", "stream_id", "lmtp", "cancel_key", "deadline_ms"}
+
+_TEXTS_AT_ONCE = 64
+"""Of one EMBED: an answer comes whole, and is to stay of moderate size."""
 
 
 def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str | None) -> ExtendedGenerate:
@@ -38,14 +41,14 @@ def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str
     return _checked(ExtendedGenerate(prompt=_ids("prompt", prompt), model=model, stream_id=0, **fields))
 
 
-def listed_options(given: Iterable[P]) -> list[P]:
+def listed_options(given: Iterable[P], name: str = "options") -> list[P]:
     """Return options to score. Raises RequestRejected for a single one, which would be taken for its characters."""
     if isinstance(given, str | bytes):
-        raise RequestRejected(f"options is the text {given!r}", fix="give a list of texts")
+        raise RequestRejected(f"{name} is the text {given!r}", fix="give a list of texts")
     try:
         return list(given)
     except TypeError as error:
-        raise RequestRejected(f"options is no list: {error}", fix="give a list of texts or of token ids") from error
+        raise RequestRejected(f"{name} is no list: {error}", fix="give a list of texts or of token ids") from error
 
 
 def score_request(
@@ -55,6 +58,30 @@ def score_request(
     fields = _fields(ExtendedScore, options)
     listed = tuple(_ids(f"options[{position}]", option) for position, option in enumerate(scored))
     return _checked(ExtendedScore(prompt=_ids("prompt", prompt), options=listed, model=model, stream_id=0, **fields))
+
+
+def embed_requests(texts: Iterable[str | Sequence[int]], options: EmbedOptions, model: str | None) -> list[Embed]:
+    """Return the operations that turn `texts`, or ids, into vectors: one where they are padded together, else groups.
+
+    Raises RequestRejected, also for no text and for texts and ids together.
+    """
+    listed = listed_options(texts, "texts")
+    if not listed:
+        raise RequestRejected("texts is empty: there is nothing to encode", fix="give one text at least")
+    are_texts = [isinstance(one, str) for one in listed]
+    if any(are_texts) and not all(are_texts):
+        raise RequestRejected("texts holds texts and token ids", fix="give two calls, one of each kind")
+    fields = _fields(Embed, options)
+    if not isinstance(fields.get("layers", "last"), str):
+        fields["layers"] = _ids("layers", fields["layers"])
+    given: list[Any] = listed
+    if not are_texts[0]:
+        given = [_ids(f"texts[{place}]", ids) for place, ids in enumerate(given)]
+    size = len(given) if "padding_side" in fields or "padding_id" in fields else _TEXTS_AT_ONCE
+    groups = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
+    name = "texts" if are_texts[0] else "inputs"
+    each: list[dict[str, Any]] = [{**fields, name: group} for group in groups]
+    return [_checked(Embed(model=model, stream_id=0, **one)) for one in each]
 
 
 def check_deadline(seconds: float | None) -> None:

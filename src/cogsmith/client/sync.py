@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from cogsmith.client.client import AsyncClient, Prompt
-from cogsmith.client.options import GenerateOptions, ScoreOptions
+from cogsmith.client.embeddings import Embeddings
+from cogsmith.client.options import EmbedOptions, GenerateOptions, ScoreOptions
 from cogsmith.client.results import Generation, ScoredOption, Token
 from cogsmith.client.stream import Stream
 from cogsmith.client.text import TextStream
@@ -81,6 +82,10 @@ class Client:
         """Return the options' probabilities among themselves, in order; they sum to 1."""
         call = partial(self._client.distribution, prompt, options, normalise=normalise, **settings)
         return self._thread.call(call)
+
+    def embed(self, texts: Sequence[Prompt], **options: Unpack[EmbedOptions]) -> Embeddings:
+        """Return the vectors of `texts`."""
+        return self._thread.call(partial(self._client.embed, texts, **options))
 
     def text(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> BlockingTextStream:
         """Continue `prompt`; return the text while it comes."""

@@ -6,18 +6,17 @@ A prediction for a person is an EMBED with the inputs' names for its fields, ans
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
-import numpy
 
 from cogsmith import lmtp
 from cogsmith.engine.base import Engine
 from cogsmith.engine.request import EncodedEvent, FailedEvent
 from cogsmith.errors import RequestError
+from cogsmith.predictor.arrays import arrays_of, npz_bytes
 from cogsmith.predictor.mailbox import EndedEvent, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.requests import num_read
@@ -123,24 +122,10 @@ def _shape(values: tuple[Any, ...]) -> list[Any]:
 
 
 def _as_npz(event: EncodedEvent) -> Mapping[str, Any]:
-    """Return the answer as arrays, [texts, width] or, with shorter texts filled up, [texts, tokens, width].
-
-    `attention_mask` says which tokens are text.
-    """
-    arrays = {_title(name, event): _stacked(values) for name, values in event.outputs.items()}
-    ids = _stacked(tuple(numpy.array(row, dtype=numpy.int64) for row in event.inputs))
-    mask = _stacked(tuple(numpy.array([one != event.padding_id for one in row]) for row in event.inputs))
-    arrays |= {"token_ids": ids, "attention_mask": mask.astype(numpy.int64)}
-    file = io.BytesIO()
-    numpy.savez(file, allow_pickle=False, **arrays)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
+    outputs = {_title(name, event): values for name, values in event.outputs.items()}
+    arrays = arrays_of(outputs, event.inputs, event.padding_id)
+    data = base64.b64encode(npz_bytes(arrays)).decode("ascii")
     return {"npz": f"{_NPZ}{data}", "shapes": {name: list(array.shape) for name, array in arrays.items()}}
-
-
-def _stacked(values: tuple[Any, ...]) -> Any:
-    """Return arrays as one, shorter ones filled up with zeros along their first axis."""
-    longest = max(one.shape[0] for one in values)
-    return numpy.stack([numpy.pad(one, [(0, longest - one.shape[0]), *[(0, 0)] * (one.ndim - 1)]) for one in values])
 
 
 def _title(name: str | int, event: EncodedEvent) -> str:
