@@ -186,13 +186,11 @@ def test_runs_of_spaces_as_llamas_own_model_has_them(tmp_path: Path):
 
 
 REFUSED = {
-    "unigram with . and ..": ({"model_type": "unigram"}, None, "make one text in either order"),
     "words": ({"model_type": "word"}, None, "model_type 3"),
     "letters": ({"model_type": "char"}, None, "model_type 4"),
     "spaces at the end": ({"treat_whitespace_as_suffix": True}, None, "treat_whitespace_as_suffix"),
     "two pieces of one score": ({}, same_scores, "pieces of one score"),
     "an unused piece": ({}, lambda proto: setattr(proto.pieces[-1], "type", 5), "unused pieces"),
-    "normalized text": ({"normalization_rule_name": "nmt_nfkc"}, None, "the normalization 'nmt_nfkc'"),
     "a rule of its own for text that comes out": (
         {},
         lambda proto: setattr(proto.denormalizer_spec, "precompiled_charsmap", b"x" * 100),

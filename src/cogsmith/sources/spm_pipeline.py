@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import ConversionError
+from cogsmith.sources.spm_normalization import normalization_steps
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -61,6 +62,8 @@ class Rules:
     byte_fallback: bool
     add_prefix: bool
     remove_extra_spaces: bool
+    charsmap: bytes = b""
+    """A compiled normalization; empty for none."""
 
 
 def build_tokenizer(pieces: Sequence[Piece], rules: Rules, *, bos: int | None) -> Tokenizer:
@@ -135,7 +138,6 @@ def _require_run(text: str, other: str) -> None:
 def _unigram(pieces: Sequence[Piece], rules: Rules) -> Any:
     from tokenizers import models
 
-    _require_one_order(pieces)
     scores = [piece.score for piece in pieces if piece.kind == Kind.NORMAL]
     unknown = next(piece.id for piece in pieces if piece.kind == Kind.UNKNOWN)
     return models.Unigram(
@@ -154,30 +156,25 @@ def _score(piece: Piece, worst: float, best: float) -> float:
     return piece.score if piece.kind == Kind.NORMAL else worst
 
 
-def _require_one_order(pieces: Sequence[Piece]) -> None:
-    """Raise ConversionError for pieces that make the same text in either order, such as `.` and `..`.
+def makes_ties(pieces: Sequence[Piece]) -> bool:
+    """Tell whether some pieces make the same text in either order, such as `.` and `..`.
 
-    Both orders score the same. SentencePiece adds in single precision and so lets rounding choose, which depends on
-    all the text before; `tokenizers` adds in double precision.
+    In a unigram model both orders score the same. SentencePiece adds in single precision and so lets rounding choose,
+    which depends on all the text before; `tokenizers` adds in double precision.
     """
     found: dict[str, str] = {}
-    for piece in pieces:
-        if piece.kind in (Kind.NORMAL, Kind.USER_DEFINED):
-            # A text commutes with another where both repeat one root, which shows in the text twice in a row.
-            root = piece.text[: (piece.text * 2).index(piece.text, 1)]
-            other = found.setdefault(root, piece.text)
-            if other != piece.text:
-                raise ConversionError(
-                    f"the SentencePiece model's pieces {other!r} and {piece.text!r} make one text in either order, and "
-                    "which comes first is decided by SentencePiece's rounding",
-                    fix=_FIX,
-                )
+    # A text commutes with another where both repeat one root, which shows in the text twice in a row.
+    return any(
+        found.setdefault(piece.text[: (piece.text * 2).index(piece.text, 1)], piece.text) != piece.text
+        for piece in pieces
+        if piece.kind in (Kind.NORMAL, Kind.USER_DEFINED)
+    )
 
 
 def _normalizer(rules: Rules) -> Any:
     from tokenizers import Regex, normalizers
 
-    steps: list[Any] = []
+    steps: list[Any] = normalization_steps(rules.charsmap) if rules.charsmap else []
     if rules.remove_extra_spaces:
         steps += [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if rules.add_prefix:
