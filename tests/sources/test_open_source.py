@@ -124,6 +124,36 @@ def test_a_format_is_recognised_by_its_files_names(fake_hub: FakeHub, tmp_path: 
     assert isinstance(opened("hf:org/gguf", tmp_path), GgufSource)
 
 
+STRAY = {"config.json": CONFIG, "adapter_model.safetensors": b"x", "model-lora.safetensors": b"x", "sub/a.bin": b"x"}
+SHARDS = {"consolidated.00-of-02.model.pth": b"x", "consolidated.01-of-02.model.pth": b"x"}
+RUN = {"ep0-ba2-rank0.pt": b"x"}
+WHOLE = {"model.safetensors.index.json": b"{}", "model-00001-of-00001.safetensors": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (SHARDS, "accessory"),
+        ({"consolidated.00.pth": b"x", "params.json": b"{}"}, "accessory"),
+        ({"consolidated.00-of-01.model-diff.pth": b"x"}, "accessory"),
+        (RUN, "composer"),
+        ({"ep0/.metadata": b"x", "ep0/__0_0.distcp": b"x"}, "composer"),
+        ({**SHARDS, **WHOLE}, "hf"),
+        ({**RUN, "model.safetensors": b"x"}, "hf"),
+        ({}, "hf"),
+    ],
+    ids=["accessory", "meta", "diff", "composer", "shards", "hf and accessory", "hf and composer", "nothing whole"],
+)
+def test_a_stray_file_of_weights_hides_no_format(tmp_path: Path, files: dict[str, bytes], kind: str):
+    for path, content in {**STRAY, **files}.items():
+        (tmp_path / "model" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / path).write_bytes(content)
+    source = opened(f"path:{tmp_path}/model", tmp_path)
+    assert isinstance(source, HfFolderSource if kind == "hf" else ConvertedSource)
+    if isinstance(source, ConvertedSource):
+        assert source._importer.name == kind
+
+
 def test_pickles_that_nobody_recognises_are_refused_as_before(fake_hub: FakeHub, tmp_path: Path, toy: ToyImporter):
     fake_hub.commit("org/pickle", {"config.json": CONFIG, "pytorch_model.bin": b"pickle"})
     with pytest.raises(SourceError, match="as pickle only") as caught:

