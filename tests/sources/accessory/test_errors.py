@@ -14,6 +14,7 @@ from cogsmith.sources.importer import Options
 from .folders import DATA, SINGLE, Notes, change_json, convert, copy, listing, part, split, whole, write_shard
 
 FIRST, SECOND = "consolidated.00-of-02.model.pth", "consolidated.01-of-02.model.pth"
+META_SHARDS = ("consolidated.00.pth", "consolidated.01.pth")
 
 
 def refused(*folders, out, **options):
@@ -104,6 +105,27 @@ def test_files_beside_the_weights_are_never_asked_for(tmp_path):
     assert {file.path for file in chosen} == {FIRST, SECOND, "config.json", "meta.json", "tokenizer.model"}
 
 
+@pytest.mark.parametrize(("case", "names"), [("llama", (FIRST, SECOND)), ("meta", META_SHARDS)])
+def test_shards_that_were_swapped_are_named(case, names, tmp_path):
+    folder = copy(case, tmp_path / "in")
+    first, second = (folder / name for name in names)
+    held = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(held)
+    message = refused(folder, out=tmp_path / "out")
+    assert f"{names[0]} is another shard: it was saved as {names[1]}" in message
+    assert f"{names[1]} is another shard: it was saved as {names[0]}" in message
+
+
+def test_a_name_that_says_no_rank_says_nothing(tmp_path):
+    folder = copy("llama", tmp_path / "in")
+    for name in (FIRST, SECOND):
+        tensors = torch.load(folder / name, weights_only=True)
+        torch.save(tensors, folder / "renamed.pth")
+        (folder / "renamed.pth").replace(folder / name)
+    convert([folder], tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", [FIRST, SECOND])
 def test_a_shard_that_is_cut_off_is_named(name, tmp_path):
     folder = copy("llama", tmp_path / "in")
@@ -189,8 +211,9 @@ def test_tuned_weights_need_a_type_that_has_them(tmp_path):
 
 def test_internlm_in_several_shards_is_refused(tmp_path):
     folder = copy("internlm", tmp_path / "in")
-    (folder / SINGLE).rename(folder / FIRST)
-    (folder / SECOND).write_bytes((folder / FIRST).read_bytes())
+    for rank in range(2):
+        write_shard(folder, rank, 2, whole(DATA / "internlm"))
+    (folder / SINGLE).unlink()
     assert "layers.0.mixer.Wqkv.weight is in several shards" in refused(folder, out=tmp_path / "out")
 
 

@@ -80,6 +80,18 @@ def tokenizer_files(names: Collection[str]) -> tuple[str, ...]:
     return ()
 
 
+def other_shard(name: str, saved_as: str) -> bool:
+    """Tell whether a file called `name` is another shard, by the name that it was saved under."""
+    now, then = (_numbers(one) for one in (name, saved_as))
+    return bool(now and then) and any(ours != theirs for ours, theirs in zip(now, then, strict=False))
+
+
+def _numbers(name: str) -> list[int]:
+    """Return a shard's rank and, where the name says it, their number; nothing for another name."""
+    matches = (pattern.fullmatch(name) for pattern in _PATTERNS.values())
+    return next(([int(text) for text in match.groups()] for match in matches if match), [])
+
+
 def _family(name: str) -> Family | None:
     return next((family for family, pattern in _PATTERNS.items() if pattern.fullmatch(name)), None)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 from cogsmith.errors import SourceError
 from cogsmith.sources import torchfile
@@ -70,6 +71,8 @@ def _load(path: Path, name: str) -> Mapping[str, torch.Tensor]:
     import torch
 
     content = torchfile.load(path)
+    if folder.other_shard(name, saved_as := _saved_as(path)):
+        raise SourceError(f"{name} is another shard: it was saved as {saved_as}")
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict):
@@ -83,6 +86,12 @@ def _load(path: Path, name: str) -> Mapping[str, torch.Tensor]:
         what = f"{', '.join(strange[:5])}, which are no tensors of numbers" if strange else "no tensors"
         raise SourceError(f"{name} holds {what}")
     return named
+
+
+def _saved_as(path: Path) -> str:
+    """Return the name that torch.save was given, which it makes the folder of all that lies in the file."""
+    with ZipFile(path) as archive:
+        return f"{archive.namelist()[0].partition('/')[0]}.pth"
 
 
 def _add(tensors: Tensors, differences: Tensors) -> list[str]:
