@@ -42,7 +42,7 @@ def command(
     project = config.load(config_file)
     chosen = names or []
     if plan:
-        _print_plans(preview(project, chosen), as_json=as_json)
+        _print_plans(with_extras(lambda: preview(project, chosen)), as_json=as_json)
         return
     built = with_extras(lambda: build(project, chosen, frozen=frozen, reporter=ConsoleReporter()))
     _print_built(built, as_json=as_json)

@@ -17,7 +17,7 @@ from typing import TypeVar
 from packaging.requirements import Requirement
 
 from cogsmith.cli.console import err
-from cogsmith.errors import MissingExtra, MissingPackages, UserError
+from cogsmith.errors import MissingExtra, MissingPackages, ProblemsError, UserError
 
 _T = TypeVar("_T")
 
@@ -30,12 +30,20 @@ def with_extras(work: Callable[[], _T]) -> _T:
     while True:
         try:
             return work()
-        except (MissingExtra, MissingPackages) as missing:
-            requirements = missing.requirements if isinstance(missing, MissingPackages) else pinned(missing.extra)
+        except UserError as error:
+            requirements = _lacking(error)
             if installed.issuperset(requirements) or not (Path(sys.prefix) / MARKER).exists():
                 raise
             _install(requirements)
             installed.update(requirements)
+
+
+def _lacking(error: UserError) -> Sequence[str]:
+    """Return the requirements that `error` asks for, or that one of the problems which it lists asks for."""
+    missing = error.__cause__ if isinstance(error, ProblemsError) else error
+    if isinstance(missing, MissingPackages):
+        return missing.requirements
+    return pinned(missing.extra) if isinstance(missing, MissingExtra) else ()
 
 
 def pinned(extras: str) -> list[str]:

@@ -16,6 +16,8 @@ from cogsmith.cache import cache_root
 from cogsmith.config.model import WORK, Model, Project
 from cogsmith.errors import (
     LockDrift,
+    MissingExtra,
+    MissingPackages,
     Problem,
     ProblemsError,
     SourceError,
@@ -135,7 +137,9 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
         problems = [
             Problem(error.message, error.fix, f"models.{model.name}", model.line or None) for model, error in errors
         ]
-        raise ProblemsError(project.path.name, problems)
+        # What only lacks packages is said too, and told apart: they can be installed, and the rest comes up again.
+        lacking = (error for _, error in errors if isinstance(error, MissingExtra | MissingPackages))
+        raise ProblemsError(project.path.name, problems) from next(lacking, None)
     return found
 
 
