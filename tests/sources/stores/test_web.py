@@ -191,3 +191,23 @@ class Watcher(Silent):
 
     def advance(self, amount):
         self.done += amount
+
+
+def test_a_server_that_sends_another_part_than_was_asked_for_ends_in_an_error(web, tmp_path):
+    web.files["/a.pt"], web.cuts, web.wrong_parts = CONTENT, [150_000] * 20, True
+    with pytest.raises(SourceError, match="was cut at byte"):
+        bring(f"{web.url}/a.pt", tmp_path)
+    assert not list(tmp_path.rglob("a.pt"))
+
+
+def test_a_server_that_does_not_stop_fills_no_disk(web, tmp_path):
+    web.files["/a.pt"], web.surplus = CONTENT, b"x" * 1_000_000
+    with pytest.raises(SourceError, match="goes on after its 300000 bytes"):
+        bring(f"{web.url}/a.pt", tmp_path)
+    assert all(path.stat().st_size <= 300_000 for path in tmp_path.rglob(".*") if path.is_file())
+
+
+@pytest.mark.parametrize("md5", ["not base64!!", "abc=", "\xe9"])
+def test_what_is_no_md5_is_none(web, tmp_path, md5):
+    web.files["/a.pt"], web.md5 = CONTENT, md5
+    assert bring(f"{web.url}/a.pt", tmp_path) == {"a.pt": CONTENT}

@@ -11,6 +11,7 @@ class WebFiles:
     """Serves `files` by path. `cuts` are byte positions: the next answer that passes one ends there, once.
 
     `ranges`, `head`, `etags`, `lengths` switch off what a server may not have. `redirects` map paths to addresses.
+    `md5` is sent as it stands. `wrong_parts` sends another range than is asked for, and `surplus` follows it all.
     """
 
     def __init__(self):
@@ -20,6 +21,7 @@ class WebFiles:
         self.log = []
         self.statuses = {}
         self.redirects = {}
+        self.md5, self.wrong_parts, self.surplus = None, False, b""
         self.ranges = self.head = self.etags = self.lengths = True
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -66,13 +68,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, content, *, body):
         site = self.site
         start, end = self._asked(content)
+        if start and site.wrong_parts:
+            start = 1
         self.send_response(200 if start is None else 206)
         if start is not None:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         if site.etags:
             self.send_header("ETag", site.etag(content))
+        if site.md5:
+            self.send_header("Content-MD5", site.md5)
         start = start or 0
-        if site.lengths:
+        if site.lengths and not (body and site.surplus):
             self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if body:
@@ -83,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         if stop is not None:
             self.site.cuts.remove(stop)
             self.site.on_cut()
-        self.wfile.write(content[start : end if stop is None else stop])
+        self.wfile.write(content[start : end if stop is None else stop] + self.site.surplus)
         self.close_connection = True
 
     def _asked(self, content):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cogsmith.errors import SourceError
+
+MD5_BYTES = 16
 
 LINK_SUFFIX = ".symlink"
 """Composer's stand-in for a symbolic link where a store has none: an object whose text names another object."""
@@ -53,3 +57,12 @@ class Store(Protocol):
 
     def missing(self, key: str) -> SourceError:
         """Say that there is nothing at `key`, and what is near."""
+
+
+def md5_of(encoded: str) -> str | None:
+    """Return an MD5 that a server sent in base64, in hex; None for what is none."""
+    try:
+        digest = base64.b64decode(encoded)
+    except (binascii.Error, ValueError):
+        return None
+    return digest.hex() if len(digest) == MD5_BYTES else None

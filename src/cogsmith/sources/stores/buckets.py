@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 import re
 from collections import deque
@@ -20,7 +19,7 @@ from fsspec.callbacks import Callback
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Task
 from cogsmith.sources.stores import credentials, faults
-from cogsmith.sources.stores.base import Interrupted, StoredObject
+from cogsmith.sources.stores.base import Interrupted, StoredObject, md5_of
 
 _T = TypeVar("_T")
 
@@ -201,7 +200,7 @@ def _md5(facts: Mapping[str, Any]) -> str | None:
     """Return the MD5 that gs (md5Hash), oci (md5) and az (content_md5) give, all of them of the whole content."""
     encoded = facts.get("md5hash") or facts.get("md5")
     if isinstance(encoded, str):
-        return base64.b64decode(encoded).hex()
+        return md5_of(encoded)
     # Azure's settings are an object of their own, or a dictionary.
     settings = facts.get("content_settings") or {}
     digest = settings.get("content_md5")

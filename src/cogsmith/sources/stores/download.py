@@ -73,7 +73,8 @@ class _Patience:
         """Take note of one more try that failed."""
         has = _length(self._file)
         self._fruitless = 1 if has > self._had else self._fruitless + 1
-        self._had = has
+        # The most that there ever was: a server that has to begin again must not look as if it went on.
+        self._had = max(has, self._had)
         return self._fruitless >= ATTEMPTS
 
 
@@ -86,12 +87,18 @@ def _append(store: Store, stored: StoredObject, file: BufferedRandom, task: Task
     begin, content = store.read(stored, _length(file))
     task.advance(begin - _length(file))
     file.truncate(begin)
-    file.seek(begin)
+    has = file.seek(begin)
     for block in content:
+        has += len(block)
+        if has > stored.size:
+            raise SourceError(
+                f"{store.uri}: {stored.name} goes on after its {stored.size} bytes",
+                fix="run again, or fetch it by hand",
+            )
         file.write(block)
         task.advance(len(block))
-    if _length(file) != stored.size:
-        raise Interrupted(f"{_length(file)} bytes came of {stored.size}")
+    if has != stored.size:
+        raise Interrupted(f"{has} bytes came of {stored.size}")
 
 
 def _check(store: Store, stored: StoredObject, file: BufferedRandom, partial: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import httpx2
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.stores import faults
-from cogsmith.sources.stores.base import Interrupted, StoredObject
+from cogsmith.sources.stores.base import Interrupted, StoredObject, md5_of
 from cogsmith.sources.stores.credentials import CONNECT_SECONDS, READ_SECONDS
 
 # A compressed answer would have another length, and a part of it would be a part of something else.
@@ -58,7 +57,10 @@ class WebServer:
         if _version(answer) != stored.version or _size(answer) not in (stored.size, None):
             answer.close()
             raise SourceError(f"{shown(stored.key)} changed while it was fetched", fix="run again")
-        begin = start if answer.status_code == HTTPStatus.PARTIAL_CONTENT else 0
+        begin = _begin(answer)
+        if begin is None or begin not in (start, 0):
+            answer.close()
+            raise Interrupted(f"the server sent another part than the one from byte {start} on")
         return begin, self._content(stored.key, answer)
 
     def link_targets(self, link: StoredObject, text: str) -> Sequence[str]:
@@ -140,6 +142,14 @@ def _size(answer: httpx2.Response) -> int | None:
     return int(length) if length.isdecimal() and "Content-Encoding" not in answer.headers else None
 
 
+def _begin(answer: httpx2.Response) -> int | None:
+    """Return the first byte of an answer's content; None for a part that does not say which it is."""
+    if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
+        return 0
+    stated = re.match(r"bytes ([0-9]{1,18})-", answer.headers.get("Content-Range", ""))
+    return int(stated[1]) if stated else None
+
+
 def _version(answer: httpx2.Response) -> str:
     """Return what If-Range compares, as it was sent."""
     return answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
@@ -150,4 +160,4 @@ def _md5(answer: httpx2.Response) -> str | None:
     encoded = answer.headers.get("Content-MD5")
     if encoded is None or answer.status_code != HTTPStatus.OK:
         return None
-    return base64.b64decode(encoded).hex()
+    return md5_of(encoded)
