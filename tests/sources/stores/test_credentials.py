@@ -1,5 +1,8 @@
 """Who is asking: each store's own variables and Composer's, and what is said where there are none."""
 
+import subprocess
+import sys
+
 import pytest
 
 from cogsmith.errors import MissingExtra, SourceError
@@ -45,3 +48,15 @@ def test_a_missing_package_names_its_extra(tmp_path, monkeypatch, uri, package, 
     with pytest.raises(MissingExtra) as caught:
         ObjectStoreLocation(uri, tmp_path).list()
     assert caught.value.extra == extra
+
+
+def test_the_libraries_do_not_write_to_the_terminal():
+    script = """
+import logging
+from cogsmith.sources.stores.credentials import open_filesystem
+open_filesystem("s3", "s3://b/p")
+for name in ("gcsfs", "azure.core.pipeline", "botocore.hooks", "urllib3.connectionpool"):
+    logging.getLogger(name).warning("https://host/?signature=s3cr3t")
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("", "")

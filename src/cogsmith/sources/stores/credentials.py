@@ -11,6 +11,7 @@ Where there are none, a public bucket of s3 or gs is asked without.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from cogsmith.errors import MissingExtra, SourceError
-from cogsmith.sources.stores.faults import CREDENTIALS
+from cogsmith.sources.stores.faults import CREDENTIALS, LIBRARIES
 
 GCS_S3_ENDPOINT = "https://storage.googleapis.com"
 """Google's S3 interface, for HMAC keys: https://cloud.google.com/storage/docs/interoperability"""
@@ -32,9 +33,15 @@ _PLAIN_CHECKSUMS = {"request_checksum_calculation": "when_required", "response_c
 # What is listed must be what is there now, and a filesystem must not outlive the environment it was made from.
 _FRESH = {"use_listings_cache": False, "skip_instance_cache": True}
 
+# Without a handler of their own, Python would write their warnings to stderr, tracebacks and all.
+_NOWHERE = logging.NullHandler()
+
 
 def open_filesystem(scheme: str, uri: str) -> AbstractFileSystem:
     """Return the filesystem of `scheme` (s3, gs, az, oci). Raises MissingExtra, or SourceError without credentials."""
+    for library in LIBRARIES:
+        # What they log, they raise too; and it may hold a signed address.
+        logging.getLogger(library).addHandler(_NOWHERE)
     return {"s3": _s3, "gs": _gs, "az": _azure, "oci": _oci}[scheme](uri)
 
 

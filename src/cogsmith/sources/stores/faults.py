@@ -26,9 +26,11 @@ CREDENTIALS = {
 }
 """How to say who is asking, by scheme."""
 
-_LIBRARIES = frozenset(
-    {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "httpx2", "oci", "requests", "s3fs"}
+LIBRARIES = frozenset(
+    {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "httpx2", "oci", "ocifs"}
+    | {"requests", "s3fs", "urllib3"}
 )
+"""By the names of their top-level modules, which their loggers have too."""
 _CREDENTIAL_ERRORS = frozenset(
     {
         "NoCredentialsError",
@@ -59,7 +61,7 @@ def is_foreign(error: BaseException) -> bool:
     ValueError is how s3fs and gcsfs refuse what they cannot even send.
     """
     top = type(error).__module__.partition(".")[0]
-    return top in _LIBRARIES or isinstance(error, OSError | ValueError)
+    return top in LIBRARIES or isinstance(error, OSError | ValueError)
 
 
 def kind(error: BaseException) -> Kind:
