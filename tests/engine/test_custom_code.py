@@ -176,6 +176,7 @@ def replaced(file, old, new):
         ),
         ("modeling_windy.py", "import torch\n", "import torch\nimport nosuchthing\n", "nosuchthing", "requirements = "),
         ("modeling_windy.py", "import torch\n", "import torch\n1 / 0\n", "ZeroDivisionError", "correct the file"),
+        ("modeling_windy.py", "import torch\n", "import torch\nexit(0)\n", "SystemExit: 0", "correct the file"),
         ("modeling_windy.py", "class WindyForCausalLM", "class Other", "is not a class", "define the class"),
         ("layers.py", "import torch\n", "import torch\nfrom .gone import x\n", "gone", "correct the file"),
         ("configuration_windy.py", "(PreTrainedConfig)", "", "not a PreTrainedConfig", "derive it"),
@@ -234,9 +235,10 @@ def test_a_package_of_its_own_with_its_own_beginning(tmp_path):
     (code / "__init__.py").write_text("from .modeling_windy import WindyForCausalLM\n")
     check(model, opened(root)[0])
     check(model, opened(root, code=msgspec.structs.replace(CLASSES["windy"], model="WindyForCausalLM"))[0])
-    (code / "__init__.py").write_text("raise RuntimeError('no')\n")
-    with pytest.raises(UserError, match=r"__init__.py cannot be imported: RuntimeError: no"):
-        opened(root)
+    for failure in ("RuntimeError", "SystemExit"):
+        (code / "__init__.py").write_text(f"raise {failure}('no')\n")
+        with pytest.raises(UserError, match=rf"__init__.py cannot be imported: {failure}: no"):
+            opened(root)
 
 
 def test_it_is_quantised_when_it_is_loaded(tmp_path):

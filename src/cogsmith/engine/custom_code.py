@@ -24,6 +24,9 @@ from cogsmith.manifest import MODEL_CODE, Code
 
 _PREFIX = "cogsmith_model_code_"
 
+_FAILURES = (Exception, SystemExit)
+"""What importing a file may end in; a file that exits would otherwise end the server without a word."""
+
 
 def register(code: Code, root: Path, checkpoint: Path) -> None:
     """Import the classes of `code` from the work directory `root` and register them, for the weights in `checkpoint`.
@@ -114,7 +117,7 @@ def _add_package(name: str, folder: Path) -> None:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, Exception):
+        if isinstance(error, _FAILURES):
             raise _unimportable(init.name, error) from error
         raise
 
@@ -124,7 +127,7 @@ def _class(package: str, reference: str, base: type) -> Any:
     module, _, name = reference.rpartition(".")
     try:
         found = getattr(importlib.import_module(f"{package}.{module}" if module else package), name, None)
-    except Exception as error:
+    except _FAILURES as error:
         raise _unimportable(f"{module.replace('.', '/')}.py", error) from error
     if not isinstance(found, type):
         raise UserError(f"{reference} is not a class", fix=f"define the class {name} in {module or '__init__'}.py")
@@ -135,7 +138,7 @@ def _class(package: str, reference: str, base: type) -> Any:
     return found
 
 
-def _unimportable(file: str, error: Exception) -> UserError:
+def _unimportable(file: str, error: BaseException) -> UserError:
     fix = "correct the file, and build this folder again"
     if isinstance(error, ModuleNotFoundError) and error.name:
         missing = error.name.partition(".")[0]
@@ -144,5 +147,5 @@ def _unimportable(file: str, error: Exception) -> UserError:
     return UserError(f"the model's own {file} cannot be imported: {_told(error)}", fix=fix)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
