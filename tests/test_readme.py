@@ -15,7 +15,7 @@ def test_the_config_it_shows_loads(tmp_path):
     (tmp_path / "checkpoints/my-finetune/config.json").write_text("{}")
     (tmp_path / "config.toml").write_text(block)
     project = config.load(tmp_path / "config.toml")
-    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune"]
+    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune", "from-training"]
     assert project.dest_prefix == "r8.im/your-account/"
 
 

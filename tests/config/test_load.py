@@ -316,11 +316,12 @@ def test_the_example_works_and_so_does_everything_it_suggests(write, tmp_path):
     text = (REPOSITORY / "config.toml.example").read_text()
     assert list(load(write(text)).models) == ["smollm2-135m"]
 
-    (tmp_path / "checkpoints" / "my-finetune").mkdir(parents=True)
+    for name in ("my-finetune", "alpaca-delta"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
     suggested = "\n".join(
         line.removeprefix("# ") if "=" in line or line.startswith("# [") else line for line in text.splitlines()
     ).replace("[defaults] holds", "# [defaults] holds")
     project = load(write(suggested), allow_placeholder=True)
 
-    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune"]
+    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune", "alpaca", "from-a-bucket"]
     assert project.dest_prefix == "r8.im/YOURACCOUNT/"

@@ -22,6 +22,7 @@ FILES = [
 MODELS = [
     ("format = 'hf'", 1, "models.m", "names no weights", "huggingface.repo"),
     ("source = 'hf:a/b'\nhuggingface.repo = 'c/d'", 2, "models.m.source", "'hf:a/b'", "keep one"),
+    ("source = 'hf:a/b'\nsource_cache = ''", 3, "models.m.source_cache", "names nothing", "leave the key out"),
     ("source = []", 2, "models.m.source", "names no weights", "source ="),
     ("source = ['hf:a/b', 'a b/c']", 2, "models.m.source[1]", "does not exist", "existing folder"),
     ("source = ['hf:a/b',\n'hf:a b/c']", 3, "models.m.source[1]", "'a b/c'", "ORG/REPO"),
@@ -66,12 +67,18 @@ MODELS = [
     ("huggingface.repo = 'a--b/c d'", 2, "models.m.huggingface.repo", "'a--b/c d'", "ORG/REPO"),
     ("huggingface.repo = 'https://hf.co/a/b/tree/main'", 2, "models.m.huggingface.repo", "https", "write a/b:"),
     ("source = 'hf:a/b@x'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "'x' in source", "keep one"),
-    ("source = 'pypi:w==1'\nhuggingface.version = 'y'", 3, "models.m.huggingface.version", "a pypi: source", "remove"),
+    (
+        "source = 'pypi:w==1'\nhuggingface.version = 'y'",
+        3,
+        "models.m.huggingface.version",
+        "pypi: sources have none",
+        "remove",
+    ),
     (
         "source = 'config.toml'\nhuggingface.version = 'y'",
         3,
         "models.m.huggingface.version",
-        "a path: source has none",
+        "path: sources have none",
         "remove",
     ),
     ("source = '.'", 2, "models.m.source", "is around", "beside work/"),

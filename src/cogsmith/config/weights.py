@@ -66,7 +66,7 @@ def _revision(section: Section) -> Iterator[Finding]:
     elif first.scheme != "hf":
         yield Finding(
             path,
-            f"{show(version)} is a revision, and a {first.scheme}: source has none",
+            f"{show(version)} is a revision, and {first.scheme}: sources have none",
             "remove huggingface.version",
         )
     elif first.revision is not None:
@@ -112,7 +112,8 @@ def _local_paths(section: Section, root: Path) -> Iterator[Finding]:
             if text.strip() and not place.exists():
                 yield Finding(path, f"{str(place)!r} does not exist", _relative("file"))
     for path, text in _texts(section, "source_cache"):
-        yield from _outside_work(_beneath(text, root), root, path, "the cache")
+        if text.strip():
+            yield from _outside_work(_beneath(text, root), root, path, "the cache")
 
 
 def _weights_path(folder: Path, source: SourceUri, root: Path, path: KeyPath) -> Iterator[Finding]:
