@@ -6,6 +6,7 @@ import threading
 import numpy
 import pytest
 import torch
+import transformers
 
 from cogsmith.engine.request import EmbedRequest, FailedEvent, GenerateRequest, Padding, ScoreRequest
 from cogsmith.errors import RequestError, UserError
@@ -267,3 +268,16 @@ def test_numbers_that_are_none_are_said_so(tmp_path):
         engine.close()
     assert "infinite or undefined" in bad.message
     assert not isinstance(good, FailedEvent)
+
+
+def test_a_head_for_another_purpose_is_left_out(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.BertForMaskedLM(ENCODERS["bert"]()).eval()
+    model.save_pretrained(tmp_path)
+    engine = engine_over(tmp_path)
+    try:
+        (answer,) = ask(engine, EmbedRequest(TEXTS, pooling="none"))
+    finally:
+        engine.close()
+    for text, found in zip(TEXTS, answer.outputs["last"], strict=True):
+        close(found, plain_states(model.bert, text)[0])

@@ -226,3 +226,15 @@ def test_weights_in_fewer_bits_are_loaded(saved, tmp_path: Path):
     del tensors["model.norm.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     assert "model.norm.weight is missing" in refused(folder)
+
+
+def test_an_encoder_s_head_and_pooler_are_no_matter_and_its_layers_are(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    verify_folder(tmp_path, task="encoder")
+    config.num_hidden_layers = 3
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ConversionError, match=r"not those of BertModel: encoder\.layer\.2\..* is missing"):
+        verify_folder(tmp_path, task="encoder")
