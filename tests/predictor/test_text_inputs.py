@@ -5,11 +5,8 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import processors
 
-from cogsmith.detokenize import StopStrings
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import from_run
@@ -98,19 +95,6 @@ def test_a_stop_text_ends_the_answer_across_tokens_and_is_not_shown(pieces, mode
         stop = whole[start : start + 3]
         shown = pieces(prompt=TEXT, stop=[stop, "never there"])
         assert "".join(shown) == whole[: whole.index(stop)]
-
-
-@given(st.text("ab#\n", max_size=30), st.lists(st.text("ab#\n", min_size=1, max_size=4), max_size=3), st.randoms())
-def test_nothing_is_shown_that_a_stop_text_takes_back(text, stops, draw):
-    found, shown, rest = StopStrings(stops), "", text
-    while rest:
-        size = draw.randint(1, 3)
-        shown += found.push(rest[:size])
-        rest = rest[size:]
-        assert text.startswith(shown)
-        first = min((text.index(stop) for stop in stops if stop in text), default=len(text))
-        assert len(shown) <= first
-    assert shown + found.flush() == text[:first] if text else True
 
 
 def test_a_named_template_brings_its_stop_and_an_empty_list_takes_it_away(engine, model, tokenizer, text, monkeypatch):

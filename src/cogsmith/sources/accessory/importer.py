@@ -31,7 +31,7 @@ class AccessoryImporter:
     """Reads `consolidated.*` folders: a base, and then differences and overrides in their order."""
 
     name = "accessory"
-    version = 1
+    version = 2
     packages = ("protobuf", "safetensors", "sentencepiece", "tokenizers", "torch", "transformers")
     extra = "engine,import"
 

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def fold(weight: LazyTensor, a: LazyTensor, b: LazyTensor) -> torch.Tensor:
-    """Return W + B·A, computed in fp32. Shapes: W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
-    return weight.make().float() + b.make().float() @ a.make().float()
+    """Return W + B·A in fp32, rounded once. Shapes: W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
+    return (weight.make().double() + b.make().double() @ a.make().double()).float()
