@@ -88,7 +88,8 @@ SOURCES = [
     ("s3://", "'s3://' does not name a place in a store", "s3://BUCKET/PATH"),
     ("s3:bucket/m", "'s3:bucket/m' does not name", "s3://BUCKET/PATH"),
     ("s3://bucket/a/../../b", "does not name", "s3://BUCKET/PATH"),
-    ("gs://key@bucket/m", "does not name", "gs://BUCKET/PATH"),
+    ("gs://key@bucket/m", "before the name of its bucket", "gs://BUCKET/PATH"),
+    ("s3://KEY:SECRET@bucket/m", "the s3 address holds", "from the environment"),
     ("oci:///m", "does not name", "oci://BUCKET@NAMESPACE/PATH"),
     ("ftp://example.com/m", "'ftp://example.com/m'", "hf:ORG/REPO, pypi:"),
     ("", "'' is not a source", "hf:ORG/REPO"),
@@ -141,3 +142,8 @@ def test_what_is_planned_and_not_here(assert_refused, text, subject):
         f"{subject} is not in this version yet",
         "remove",
     )
+
+
+def test_a_secret_in_an_address_is_not_repeated(problems_of):
+    (problem,) = problems_of("[models.m]\nsource = 's3://AKIA:hush@bucket/m'\n")
+    assert "hush" not in str(problem)

@@ -118,6 +118,12 @@ def _bucket(scheme: str, rest: str) -> SourceUri:
     bucket, _, path = rest.removeprefix("//").partition("/")
     parts = path.rstrip("/").split("/") if path.rstrip("/") else []
     named = bucket and (scheme == "oci" or "@" not in bucket) and ":" not in bucket
+    if scheme != "oci" and "@" in bucket:
+        # Not repeated: what stands before the @ may be a secret.
+        raise Refusal(
+            f"the {scheme} address holds something before the name of its bucket",
+            f"write {scheme}://BUCKET/PATH; keys come from the environment",
+        )
     if not (rest.startswith("//") and named and all(part.strip(".") for part in parts)):
         example = "oci://BUCKET@NAMESPACE/PATH" if scheme == "oci" else f"{scheme}://BUCKET/PATH"
         raise Refusal(f"{show(f'{scheme}:{rest}')} does not name a place in a store", f"write {example}")

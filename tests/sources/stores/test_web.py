@@ -75,6 +75,12 @@ def test_a_server_that_cannot_skip_begins_again(web, tmp_path):
     assert watcher.done == len(CONTENT)
 
 
+def test_a_server_that_refuses_to_skip_is_asked_for_all(web, tmp_path):
+    web.files["/a.pt"], web.cuts, web.refuses_ranges = CONTENT, [100_000], True
+    assert bring(f"{web.url}/a.pt", tmp_path) == {"a.pt": CONTENT}
+    assert web.gets() == [None, "bytes=100000-", None]
+
+
 def test_without_a_version_nothing_is_pieced_together(web, tmp_path):
     web.files["/a.pt"], web.cuts, web.etags = CONTENT, [100_000], False
     assert bring(f"{web.url}/a.pt", tmp_path) == {"a.pt": CONTENT}

@@ -11,7 +11,8 @@ class WebFiles:
     """Serves `files` by path. `cuts` are byte positions: the next answer that passes one ends there, once.
 
     `ranges`, `head`, `etags`, `lengths` switch off what a server may not have. `redirects` map paths to addresses.
-    `md5` is sent as it stands. `wrong_parts` sends another range than is asked for, and `surplus` follows it all.
+    `refuses_ranges` answers 416 to one that begins further on. `md5` is sent as it stands. `wrong_parts` sends another
+    range than is asked for, and `surplus` follows it all.
     """
 
     def __init__(self):
@@ -21,7 +22,7 @@ class WebFiles:
         self.log = []
         self.statuses = {}
         self.redirects = {}
-        self.md5, self.wrong_parts, self.surplus = None, False, b""
+        self.md5, self.wrong_parts, self.surplus, self.refuses_ranges = None, False, b"", False
         self.ranges = self.head = self.etags = self.lengths = True
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -60,6 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", site.redirects[path])
             self.end_headers()
+        elif site.refuses_ranges and not (self.headers.get("Range") or "bytes=0-").startswith("bytes=0-"):
+            self.send_error(416)
         elif status := site.statuses.get(path) or (path not in site.files and 404):
             self.send_error(status)
         else:

@@ -89,6 +89,10 @@ class WebServer:
         headers = {"Range": f"bytes={start}-", "If-Range": stored.version} if skips else {}
         with self._explained(stored.key, while_reading=True):
             answer = self._client.send(self._client.build_request("GET", stored.key, headers=headers), stream=True)
+            if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and headers:
+                # It says that what is here already is more than there is: from the beginning, then.
+                answer.close()
+                answer = self._client.send(self._client.build_request("GET", stored.key), stream=True)
             if answer.is_error:
                 answer.close()
                 answer.raise_for_status()
