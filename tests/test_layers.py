@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "client": GROUND | {"lmtp", "engine", "predictor", "prompts", "cache"},
     # `serve HF_NAME` builds the folder that it serves.
     "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache"},
+    # An export compares its graph with the engine's model, on the packager's machine.
+    "export": GROUND | {"sources", "workdir", "engine"},
     # `inspect` builds the engine's model without its weights, on this machine.
-    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts"},
+    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts", "export"},
 }
 
 

@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from cogsmith import __version__
-from cogsmith.cli import build, check, delta, embed, generate, import_, inspect, predict, push, score, serve
+from cogsmith.cli import build, check, delta, embed, export, generate, import_, inspect, predict, push, score, serve
 from cogsmith.cli.console import err
 from cogsmith.cli.many_values import ManyValuesCommand
 from cogsmith.errors import CogsmithError, InternalError, UserError
@@ -32,6 +32,7 @@ app.command("import")(import_.command)
 app.command("inspect")(inspect.command)
 app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)
 app.add_typer(delta.app, name="delta")
+app.add_typer(export.app, name="export")
 
 
 @app.callback(invoke_without_command=True)

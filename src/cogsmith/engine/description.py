@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,22 @@ from cogsmith.errors import UserError
 from cogsmith.manifest import Code
 from cogsmith.quant import Quant
 
+_KINDS = {
+    "attention": re.compile(r"Attention|Attn"),
+    "mlp": re.compile(r"MLP|Mlp|MoE|Moe|FFN|FeedForward"),
+    "norms": re.compile(r"Norm$"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """A model's size and shape.
 
-    `footprint_bytes` is what transformers' `get_memory_footprint` says of it before quantisation;
-    `quantized_footprint_bytes` is what its weights take then, scales included. None where nothing quantises it. `tree`
-    is the tree of modules, None where only the model's own code would tell.
+    `key_value_heads` is None where they are as many as `heads`. `layer`, `attention`, `mlp` and `norms` are the classes
+    of a layer and of what is in it; `head` is what makes logits of its output. `footprint_bytes` is what transformers'
+    `get_memory_footprint` says of it before quantisation; `quantized_footprint_bytes` is what its weights take then,
+    scales included. None where nothing quantises it. `tree` is the tree of modules, as it is once loaded. What only the
+    model's own code would tell is None.
     """
 
     architecture: str
@@ -34,8 +43,15 @@ class Description:
     dtype: str
     layers: int
     hidden_size: int
+    heads: int
+    key_value_heads: int | None
     vocab_size: int
     context: int | None
+    layer: str | None
+    attention: str | None
+    mlp: str | None
+    norms: str | None
+    head: str | None
     quantization: str | None
     tree: str | None
 
@@ -59,7 +75,7 @@ def describe(
     _, quant = quantization.asked(model_args, quant)
     settings = quantization.configuration(config, quant, str(dtype).removeprefix("torch."))
     n_params, footprint = sum(parameter.numel() for parameter in model.parameters()), model.get_memory_footprint()
-    shape = config.get_text_config()
+    shape, parts = config.get_text_config(), _parts(model)
     return Description(
         architecture=type(model).__name__,
         n_params=n_params,
@@ -68,8 +84,11 @@ def describe(
         dtype=str(model.dtype).removeprefix("torch."),
         layers=getattr(shape, "num_hidden_layers", 0),
         hidden_size=getattr(shape, "hidden_size", 0),
+        heads=getattr(shape, "num_attention_heads", 0) or 0,
+        key_value_heads=getattr(shape, "num_key_value_heads", None),
         vocab_size=getattr(shape, "vocab_size", 0),
         context=getattr(shape, "max_position_embeddings", None),
+        **parts,
         quantization=_quantization(settings, quant),
         tree=str(model),
     )
@@ -93,11 +112,36 @@ def describe_stored(folder: Path, model_args: Mapping[str, Any], code: Code, qua
         dtype=str(dtype).removeprefix("torch."),
         layers=shape.get("num_hidden_layers", 0),
         hidden_size=shape.get("hidden_size", 0),
+        heads=shape.get("num_attention_heads", 0),
+        key_value_heads=shape.get("num_key_value_heads"),
         vocab_size=shape.get("vocab_size", 0),
         context=shape.get("max_position_embeddings"),
+        layer=None,
+        attention=None,
+        mlp=None,
+        norms=None,
+        head=None,
         quantization=f"{quant}, at {quant.at}" if quant else None,
         tree=None,
     )
+
+
+def _parts(model: Any) -> dict[str, str | None]:
+    """Name the classes of the first layer and of what is in it, by what transformers' classes are called."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    layer = next((layers[0] for layers in lists if count and len(layers) == count), None)
+    inside = [] if layer is None else [type(module).__name__ for module in list(layer.modules())[1:]]
+    classes = {name: list(dict.fromkeys(filter(kind.search, inside))) for name, kind in _KINDS.items()}
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    return {
+        "layer": None if layer is None else type(layer).__name__,
+        "attention": next(iter(classes["attention"]), None),
+        "mlp": next(iter(classes["mlp"]), None),
+        "norms": ", ".join(classes["norms"]) or None,
+        "head": None if head is None else str(head) + (", the embedding's weights" if tied else ""),
+    }
 
 
 def _stored_parameters(folder: Path) -> int:

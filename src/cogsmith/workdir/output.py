@@ -66,15 +66,32 @@ def save(
     the place of safetensors. Raises UserError where something is there, unless `force`; then a folder is replaced as
     a whole, and of a store's folder what belongs to a checkpoint. Raises SourceError for what a store refuses.
     """
-    require_free(place, force=force)
-    with _staging(place, force=force) as stage:
+
+    def make(stage: Path) -> None:
         _stage(files, stage, weights, reporter)
         if finish:
             finish(stage)
+
+    return save_made(make, place, force=force, reporter=reporter)
+
+
+def save_made(make: Finish, place: str, *, force: bool = False, reporter: Reporter) -> Saved:
+    """Put what `make` writes into an empty folder at the canonical URI `place`, as `save` does with files.
+
+    Where `make` raises, nothing is there, and what was there is left as it was.
+    """
+    require_free(place, force=force)
+    with _staging(place, force=force) as stage:
+        make(stage)
         made = _sizes(stage)
         if not place.startswith(_LOCAL):
             upload(stage, place, force=force, reporter=reporter)
     return Saved(_shown(place), made)
+
+
+def staging_folder(place: str) -> Path:
+    """Return the folder, which may not exist yet, on whose disk files lie before they are at `place`."""
+    return _folder(place).absolute().parent if place.startswith(_LOCAL) else cache_root()
 
 
 def require_free(place: str, *, force: bool) -> None:

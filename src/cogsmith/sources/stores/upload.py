@@ -1,7 +1,7 @@
 """A checkpoint folder into a bucket: PREFIX/FILE for each file.
 
-Weights go first and config.json last, and an old config.json goes before anything else: an upload that is cut is no
-checkpoint, whoever looks.
+Weights go first and config.json (of ONNX, model.onnx) last, and an old one goes before anything else: an upload that is
+cut is no checkpoint, whoever looks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from cogsmith.sources.stores.buckets import Bucket
 
 NAMES_TO_SHOW = 8
 
+# Whoever finds one of these takes what lies beside it for whole.
+_KEYSTONES = (CONFIG, "model.onnx")
 _WEIGHTS = re.compile(r"(model|pytorch_model)[^/]*\.(safetensors|bin)(\.index\.json)?")
 
 
@@ -76,13 +78,15 @@ def _prefix(uri: str) -> str:
 
 def _rank(path: str) -> tuple[int, str]:
     """Weights, then what names and accompanies them, then what makes it a checkpoint."""
-    return (0 if path.endswith((".safetensors", ".bin")) else 2 if path == CONFIG else 1), path
+    return (0 if path.endswith((".safetensors", ".bin", ".onnx.data")) else 2 if path in _KEYSTONES else 1), path
 
 
 def _in_the_way(there: Mapping[str, StoredObject], files: Mapping[str, Path]) -> Sequence[str]:
-    """Return what must go first: the old config.json, and files that would be read as if they were of this one."""
+    """Return what must go first: the old keystone, and files that would be read as if they were of this one."""
     old = [path for path in there if path in SIDE_FILES or SIDE_PATTERN.fullmatch(path) or _WEIGHTS.fullmatch(path)]
-    return sorted((path for path in old if path == CONFIG or path not in files), key=lambda path: path != CONFIG)
+    old += [path for path in _KEYSTONES if path in there and path in files and path not in old]
+    gone = (path for path in old if path in _KEYSTONES or path not in files)
+    return sorted(gone, key=lambda path: path not in _KEYSTONES)
 
 
 def _require_arrived(stored: StoredObject | None, file: Path, uri: str) -> None:
