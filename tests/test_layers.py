@@ -29,6 +29,8 @@ MAY_IMPORT = {
     "client": GROUND | {"lmtp", "engine", "predictor", "prompts", "cache"},
     # `serve HF_NAME` builds the folder that it serves.
     "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache"},
+    # One function for any model: a connection, or a folder that is built on first use.
+    "ask": {"client", "gateway", "sources"},
     # An export compares its graph with the engine's model, on the packager's machine.
     "export": GROUND | {"sources", "workdir", "engine"},
     # `inspect` builds the engine's model without its weights, on this machine.

@@ -183,10 +183,16 @@ def test_wrong_usage_exits_with_2(project, arguments, words):
 
 @pytest.mark.parametrize(
     ("endpoint", "words"),
-    [("tony", "there is no work directory 'tony'"), ("ftp://x", "ftp"), ("replicate:me/tiny", "REPLICATE_API_TOKEN")],
+    [
+        ("tony", "'tony' is no work directory"),
+        ("local:tony", "there is no work directory 'tony'"),
+        ("ftp://x", "ftp"),
+        ("replicate:me/tiny", "REPLICATE_API_TOKEN"),
+    ],
 )
 def test_an_endpoint_that_is_none_is_said_so(project, endpoint, words):
     project.environment.pop("REPLICATE_API_TOKEN", None)
+    project.environment["HF_ENDPOINT"] = "http://127.0.0.1:9"  # a name may be one of the Hub's
     result = project.run("generate", endpoint, "--prompts", "a")
     assert (result.returncode, result.stdout) == (1, "")
     assert words in result.stderr

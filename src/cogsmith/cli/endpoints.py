@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from cogsmith.cli.console import err
 from cogsmith.client import Connection, connect
 from cogsmith.client.retrying import log as retries
 
+_LOCAL = "local:"
 _NOTED_WAIT = 1.0
 """Seconds from which on a user may wonder why nothing happens."""
 
@@ -19,7 +21,8 @@ Endpoint = Annotated[
     str,
     typer.Argument(
         help="replicate:ORG/MODEL[/VERSION], replicate:deployment/ORG/NAME, http://HOST:PORT (a Cog server), "
-        "ws://HOST:PORT or HOST:PORT (LMTP), local:FOLDER, or a work directory: its name under work/, or its path.",
+        "ws://HOST:PORT or HOST:PORT (LMTP); or a model to run in this process: the name of a work directory, its path "
+        "or that of a checkpoint folder (also as local:...), or a repository on the Hugging Face Hub.",
     ),
 ]
 AccessToken = Annotated[
@@ -41,16 +44,34 @@ Deadline = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def connection(endpoint: str, token: str | None, tokenizer: str | None, model: str | None) -> Connection:
-    """Return a connection to an endpoint as `connect` takes it, or to a work directory, run in this process.
+def connection(
+    endpoint: str, token: str | None, tokenizer: str | None, model: str | None, **model_args: Any
+) -> Connection:
+    """Return a connection to an endpoint as `connect` takes it, or to a model that is run in this process.
 
-    What is tried again later is said on stderr. Raises what `connect` raises, and UserError where there is no such work
-    directory.
+    What is tried again later is said on stderr. Raises what `connect` raises, and UserError where there is no such
+    model.
     """
     retries.setLevel(logging.INFO)
     retries.addHandler(_RETRIES)
-    place = endpoint if ":" in endpoint else f"local:{folders.find(endpoint)}"
-    return connect(place, token=token, tokenizer=tokenizer, model=model)
+    return connect(_place(endpoint), token=token, tokenizer=tokenizer, model=model, **model_args)
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether the model is run in this process."""
+    return ":" not in endpoint or endpoint.startswith((_LOCAL, "hf:"))
+
+
+def _place(endpoint: str) -> str:
+    scheme, has_scheme, name = endpoint.partition(":")
+    if not has_scheme:
+        return f"{_LOCAL}{folders.model_folder(endpoint)}"
+    if scheme == "hf":
+        return f"{_LOCAL}{folders.model_folder(name)}"
+    # A folder of that very name goes first, as it always did.
+    if f"{scheme}:" == _LOCAL and not Path(name).expanduser().is_dir():
+        return f"{_LOCAL}{folders.find(name)}"
+    return endpoint
 
 
 class _RetryNotes(logging.Handler):

@@ -8,7 +8,7 @@ from cogsmith.cli.console import ConsoleReporter
 from cogsmith.config import uri
 from cogsmith.config.findings import Refusal
 from cogsmith.errors import UserError
-from cogsmith.gateway.open_model import open_models
+from cogsmith.gateway import open_model
 from cogsmith.workdir import places
 from cogsmith.workdir.places import rendered
 
@@ -27,16 +27,8 @@ def find(name: str, root: Path = Path()) -> Path:
 
 
 def model_folder(name: str, root: Path = Path()) -> Path:
-    """Return the folder of a model: a work directory, by name or path, or a checkpoint folder as it is.
-
-    A GGUF file or a repository on the Hub becomes a work directory in the cache, on first use. Raises UserError.
-    """
-    if found := places.find(name, root):
-        return found
-    path = Path(name).expanduser()
-    if (path / "config.json").is_file():
-        return path.absolute()
-    return open_models([name], root=root, reporter=ConsoleReporter())[0]
+    """Return the folder to load a model from: see `open_model.model_folder`. Raises UserError."""
+    return open_model.model_folder(name, root=root, reporter=ConsoleReporter())
 
 
 def output_place(text: str) -> str:

@@ -4,50 +4,117 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from cogsmith.cli import foreign_options, settings
 from cogsmith.cli.console import err, out
-from cogsmith.cli.endpoints import AccessToken, AsJson, Deadline, Endpoint, ModelName, TokenizerPath, connection
+from cogsmith.cli.endpoints import (
+    AccessToken,
+    AsJson,
+    Deadline,
+    Endpoint,
+    ModelName,
+    TokenizerPath,
+    connection,
+    is_local,
+)
 from cogsmith.cli.extras import with_extras
-from cogsmith.cli.generation import Outcome, Prompt, Row, Show, generate
-from cogsmith.cli.inputs import read_constraint, read_messages, read_prompts
-from cogsmith.client import Token
+from cogsmith.cli.generate_output import facts, print_texts, print_tokens, printer
+from cogsmith.cli.generation import Outcome, generate
+from cogsmith.cli.inputs import Question, read_constraint
 from cogsmith.client.options import GenerateOptions
-from cogsmith.client.tokenizer import ClientTokenizer
 
-_DELIMITER = "#" * 100
+_SAMPLED = 1.0
+"""The temperature where nothing is said of it."""
 
 
 def command(
+    context: typer.Context,
     endpoint: Endpoint,
     prompts: Annotated[
         list[str] | None,
-        typer.Option("--prompts", "--prompt", help="Texts to continue, one or several; file::PATH reads them."),
+        typer.Option(
+            "--prompts", "--prompt", help="Texts to continue, one or several; file::PATH reads them, - reads stdin."
+        ),
     ] = None,
     prompt_delimiter: Annotated[
-        str | None, typer.Option(help="What separates the prompts in a file; without it, a file is one prompt.")
+        str | None,
+        typer.Option(
+            "--prompt-delimiter",
+            "--prompt_delimiter",
+            help="What separates the prompts in a file; without it, a file is one prompt.",
+        ),
     ] = None,
     messages: Annotated[
         str | None, typer.Option(help="Chat messages to answer instead: JSON, a file of it, or - for stdin.")
     ] = None,
+    instruction: Annotated[str | None, typer.Option(help="An instruction to follow instead.")] = None,
+    input_: Annotated[str, typer.Option("--input", help="What the instruction is about; for a --template.")] = "",
+    system_prompt: Annotated[
+        str, typer.Option("--system-prompt", "--system_prompt", help="What the model is told before a chat.")
+    ] = "",
+    template: Annotated[
+        str | None, typer.Option(help="A named prompt template, in place of the model's own; prompts are instructions.")
+    ] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "--max_new_tokens", help="Most tokens of a continuation.", min=1)
+        int,
+        typer.Option(
+            "--max-tokens", "--max-new-tokens", "--max_new_tokens", help="Most tokens of a continuation.", min=1
+        ),
     ] = 100,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0)] = 1.0,
+    min_tokens: Annotated[
+        int,
+        typer.Option("--min-tokens", "--min_new_tokens", help="Before so many, nothing ends a continuation.", min=0),
+    ] = 0,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="0 takes the likeliest token; 1 by default, or several.", min=0)
+    ] = None,
     top_p: Annotated[
-        float, typer.Option("--top-p", "--top_p", help="Sample from the best tokens of this probability.", max=1)
-    ] = 1.0,
+        list[float] | None,
+        typer.Option(
+            "--top-p", "--top_p", help="Sample from the best tokens of this probability; 1, or several.", max=1
+        ),
+    ] = None,
     top_k: Annotated[
-        int, typer.Option("--top-k", "--top_k", help="Sample from so many best tokens; 0 is off.", min=0)
-    ] = 50,
+        list[int] | None,
+        typer.Option("--top-k", "--top_k", help="Sample from so many best tokens, 0 is off; 50, or several.", min=0),
+    ] = None,
+    repetition_penalty: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--repetition-penalty",
+            "--repetition_penalty",
+            help="Makes what stands in prompt and continuation less likely; 1 is off. One or several.",
+        ),
+    ] = None,
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option("--presence-penalty", "--presence_penalty", help="Taken from the logits of what has come."),
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None,
+        typer.Option("--frequency-penalty", "--frequency_penalty", help="The same, for each time that it has come."),
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Makes draws repeatable. By default 42, where the server can.", min=0)
+        list[int] | None,
+        typer.Option(
+            "--seed", "--seeds", help="Makes draws repeatable. By default 42, where the server can; or several.", min=0
+        ),
+    ] = None,
+    do_sample: Annotated[
+        bool | None,
+        typer.Option(
+            "--do-sample/--no-do-sample", "--do_sample/--no-do_sample", help="Draw, or take the likeliest token."
+        ),
+    ] = None,
+    eos_token_id: Annotated[
+        int | None,
+        typer.Option(
+            "--eos-token-id", "--eos_token_id", help="A token that ends a continuation too, and is not shown.", min=0
+        ),
     ] = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="Texts that end a continuation.")] = None,
     regex: Annotated[str | None, typer.Option(help="A regular expression that the whole continuation matches.")] = None,
@@ -59,132 +126,94 @@ def command(
     ] = None,
     choice: Annotated[list[str] | None, typer.Option("--choice", help="Texts, of which it is one.")] = None,
     n: Annotated[int, typer.Option("--n", help="Continuations of each prompt.", min=1, max=128)] = 1,
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option("--max-batch-size", "--max_batch_size", help="Prompts at once; all, if left out.", min=1),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print a single prompt's text while it comes.")] = False,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="List each token with its log-probability.")] = False,
     top_logprobs: Annotated[
         int, typer.Option("--top-logprobs", help="List so many of the likeliest beside each token.", min=0)
     ] = 0,
-    warmup: Annotated[bool, typer.Option("--warmup", help="Generate once before, untimed.")] = False,
+    warmup: Annotated[bool, typer.Option("--warmup/--no-warmup", help="Generate once before, untimed.")] = False,
     deadline: Deadline = None,
     tokenizer: TokenizerPath = None,
     token: AccessToken = None,
     model: ModelName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue prompts, all in one batch; print the texts, and on stderr a latency report."""
-    asked = _asked(prompts, prompt_delimiter, messages)
-    if stream and (as_json or n > 1 or len(asked) > 1):
-        raise typer.BadParameter("--stream is for a single prompt with a single continuation, without --json")
-    options: GenerateOptions = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "n": n,
-        "top_logprobs": top_logprobs,
+    """Continue prompts, all in one batch; print the texts, and on stderr a latency report.
+
+    Of temperature, top_p, top_k, repetition_penalty and seed several values may be given: each combination is a run,
+    printed below its settings. For a model in this process, any further --KEY VALUE goes to from_pretrained.
+    """
+    question = Question(prompts, prompt_delimiter, messages, instruction, input_, system_prompt, template)
+    chosen_template, asked = question.read()
+    known = [option.lstrip("-") for parameter in context.command.params for option in parameter.opts]
+    arguments = foreign_options.read(context.args, known, is_local=is_local(endpoint))
+    options: GenerateOptions = {"max_tokens": max_tokens, "n": n, "top_logprobs": top_logprobs}
+    more: dict[str, Any] = {
+        "min_tokens": min_tokens or None,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "stop": _stops(stop, eos_token_id),
+        "constraint": read_constraint(regex, json_schema, lark, choice) or None,
+        "deadline": deadline,
     }
-    if seed is not None:
-        options["seed"] = seed
-    if stop:
-        options["stop"] = stop
-    if constraint := read_constraint(regex, json_schema, lark, choice):
-        options["constraint"] = constraint
-    if deadline is not None:
-        options["deadline"] = deadline
-    show = _printer(_opening(asked[0])) if stream else None
-    try:
-        outcome = with_extras(
-            lambda: asyncio.run(
-                generate(connection(endpoint, token, tokenizer, model), asked, options, warmup=warmup, show=show)
-            )
+    options.update({name: value for name, value in more.items() if value is not None})  # type: ignore[typeddict-item]
+    runs, changing = settings.product(
+        options,
+        {
+            "temperature": _temperatures(temperature or [_SAMPLED], do_sample),
+            "top_p": top_p or [1.0],
+            "top_k": top_k or [50],
+            "repetition_penalty": repetition_penalty or None,
+            "seed": seed or None,
+        },
+    )
+    is_single = len(runs) * len(asked) * n == 1
+    if stream and (as_json or not is_single):
+        raise typer.BadParameter(
+            "--stream is for a single prompt with a single continuation and single settings, without --json"
         )
+    show = printer(asked[0]) if stream else None
+
+    def work() -> list[Outcome]:
+        opened = connection(endpoint, token, tokenizer, model, **arguments)
+        return asyncio.run(
+            generate(opened, asked, runs, template=chosen_template, batch_size=max_batch_size, warmup=warmup, show=show)
+        )
+
+    try:
+        outcomes = with_extras(work)
         if as_json:
-            # Not through rich, which takes its time to colour as many numbers as there may be here.
-            typer.echo(json.dumps(_facts(outcome, with_top=top_logprobs > 0)))
+            _print_json(outcomes, with_top=top_logprobs > 0)
             return
-        _print_texts(outcome, shown=stream)
-        if logprobs or top_logprobs:
-            _print_tokens(outcome, with_top=top_logprobs > 0)
+        for outcome in outcomes:
+            label = settings.label(outcome.report.generate_kwargs, changing)
+            print_texts(outcome, label=label, shown=stream)
+            if logprobs or top_logprobs:
+                print_tokens(outcome, with_top=top_logprobs > 0)
+            for line in [label, *outcome.report.lines()] if label else outcome.report.lines():
+                err.print(line, style="dim", markup=False)
     except BrokenPipeError:
         out.on_broken_pipe()
-    for line in outcome.report.lines():
-        err.print(line, style="dim", markup=False)
 
 
-def _asked(prompts: Sequence[str] | None, delimiter: str | None, messages: str | None) -> list[Prompt]:
-    """Return what to generate from. Raises UserError, and typer's usage error where nothing or too much is given."""
-    if bool(prompts) == (messages is not None):
-        raise typer.BadParameter("give either --prompts TEXT... or --messages FILE")
-    if messages is not None:
-        return [read_messages(messages)]
-    return list(read_prompts(prompts or [], delimiter))
+def _print_json(outcomes: Sequence[Outcome], *, with_top: bool) -> None:
+    """Print one object: a run, or a list of them."""
+    runs = [facts(outcome, with_top=with_top) for outcome in outcomes]
+    # Not through rich, which takes its time to colour as many numbers as there may be here.
+    typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}))
 
 
-def _opening(prompt: Prompt) -> str:
-    """What stands before a continuation. An answer to messages stands alone."""
-    return f"{_DELIMITER}\n{prompt if isinstance(prompt, str) else ''}"
+def _stops(texts: Sequence[str] | None, eos_token_id: int | None) -> list[str | tuple[int, ...]] | None:
+    stops: list[str | tuple[int, ...]] = list(texts or [])
+    return (stops if eos_token_id is None else [*stops, (eos_token_id,)]) or None
 
 
-def _printer(opening: str) -> Show:
-    """Return what prints pieces of text as they come, after `opening`; that waits for the first, which may fail."""
-    begun = False
-
-    def show(piece: str) -> None:
-        nonlocal begun
-        typer.echo(piece if begun else opening + piece, nl=False)
-        begun = True
-
-    return show
-
-
-def _print_texts(outcome: Outcome, *, shown: bool) -> None:
-    """Print each prompt with its continuation between lines of `#`; the text alone may have been `shown` already."""
-    for row in outcome.rows:
-        typer.echo("" if shown and row.text else _opening(row.prompt) + row.text)
-    typer.echo(_DELIMITER)
-
-
-def _print_tokens(outcome: Outcome, *, with_top: bool) -> None:
-    """Print a table of tokens for each continuation."""
-    for row in outcome.rows:
-        out.print(_table(row.branch.tokens, outcome.tokenizer, with_top=with_top))
-
-
-def _table(tokens: Sequence[Token], tokenizer: ClientTokenizer, *, with_top: bool) -> Table:
-    table = Table("token", box=None, pad_edge=False)
-    table.add_column("log-probability", justify="right")
-    if with_top:
-        table.add_column("the likeliest")
-    for token in tokens:
-        top = [Text(_likeliest(token.top_logprobs or {}, tokenizer))] if with_top else []
-        table.add_row(Text(_quoted(token.token, tokenizer)), f"{token.logprob:.4f}", *top)
-    return table
-
-
-def _likeliest(top_logprobs: Mapping[int, float], tokenizer: ClientTokenizer) -> str:
-    ranked = sorted(top_logprobs.items(), key=lambda item: -item[1])
-    return "  ".join(f"{_quoted(id_, tokenizer)} {math.exp(logprob):.1%}" for id_, logprob in ranked)
-
-
-def _quoted(id_: int, tokenizer: ClientTokenizer) -> str:
-    return repr(tokenizer.token_text(id_))
-
-
-def _facts(outcome: Outcome, *, with_top: bool) -> dict[str, Any]:
-    rows = [_row_facts(row, with_top=with_top) for row in outcome.rows]
-    return {"generations": rows, "report": outcome.report.facts()}
-
-
-def _row_facts(row: Row, *, with_top: bool) -> dict[str, Any]:
-    tokens = row.branch.tokens
-    return {
-        "prompt": row.prompt,
-        "prompt_ids": row.prompt_ids,
-        "index": row.index,
-        "text": row.text,
-        "ids": row.branch.ids,
-        "logprobs": [token.logprob for token in tokens],
-        **({"top_logprobs": [token.top_logprobs for token in tokens]} if with_top else {}),
-        "finish_reason": row.branch.finish_reason,
-        "stop": row.branch.stop,
-    }
+def _temperatures(given: Sequence[float], do_sample: bool | None) -> Sequence[float]:
+    """Return the temperatures. Not to sample is 0; to sample is not."""
+    if do_sample is False:
+        return [0.0]
+    return [number or _SAMPLED for number in given] if do_sample else given

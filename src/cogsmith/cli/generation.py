@@ -1,4 +1,4 @@
-"""One timed batch of generations: prompts in, continuations and a report out."""
+"""Timed batches of generations: prompts in, continuations and a report out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from cogsmith.client import AsyncClient, Branch, Connection, Generation, Stream
 from cogsmith.client.options import GenerateOptions
+from cogsmith.client.prompting import Asked, encode, with_stops
 from cogsmith.client.report import Report, without_padding
 from cogsmith.client.tokenizer import ClientTokenizer
+from cogsmith.prompts.library import Template
 
-Prompt = str | Sequence[Mapping[str, Any]]
-"""A text to continue, or chat messages to answer."""
+Prompt = Asked
 
 Show = Callable[[str], None]
 """Takes the text of a single continuation, piece by piece, while it comes."""
@@ -35,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All continuations, in the order of their prompts, how long they took, and what their ids mean."""
+    """The continuations of a batch, in the order of their prompts, how long they took, and what their ids mean."""
 
     rows: tuple[Row, ...]
     report: Report
@@ -45,28 +46,49 @@ class Outcome:
 async def generate(
     connection: Connection,
     prompts: Sequence[Prompt],
-    options: GenerateOptions,
+    settings: Sequence[GenerateOptions],
     *,
+    template: Template | None = None,
+    batch_size: int | None = None,
     warmup: bool = False,
     show: Show | None = None,
-) -> Outcome:
-    """Continue all prompts in one batch; with `warmup` once before, untimed. `show` is for a single prompt.
+) -> list[Outcome]:
+    """Continue all prompts, with each of `settings` in turn; an outcome for each batch of `batch_size` prompts.
 
-    Without a seed in `options`, draws are seeded where the server can. Raises what a client's calls raise.
+    With `warmup` the first batch is generated once before, untimed. `show` is for a single prompt. Messages go through
+    `template`, or the model's own. Without a seed in the options, draws are seeded where the server can. Raises what a
+    client's calls raise.
     """
     async with connection as client:
         info = await client.model_info()
         tokenizer = await client.tokenizer()
-        options = _seeded(options, info)
+        runs = [with_stops(_seeded(options, info), template, tokenizer) for options in settings]
+        batches = list(_batches(prompts, batch_size))
         if warmup:
-            await _run(client, [_encode(prompt, tokenizer) for prompt in prompts], options)
-        started = time.perf_counter()
-        prompt_ids = [_encode(prompt, tokenizer) for prompt in prompts]
-        encoded = time.perf_counter()
-        generations, first = await _run(client, prompt_ids, options, show)
-        generated = time.perf_counter()
-        rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer, info.get("eos_ids")))
-        decoded = time.perf_counter()
+            await _run(client, [encode(prompt, tokenizer, template) for prompt in batches[0]], runs[0])
+        return [
+            await _timed(client, batch, options, tokenizer, info, template, show)
+            for options in runs
+            for batch in batches
+        ]
+
+
+async def _timed(
+    client: AsyncClient,
+    prompts: Sequence[Prompt],
+    options: GenerateOptions,
+    tokenizer: ClientTokenizer,
+    info: Mapping[str, Any],
+    template: Template | None,
+    show: Show | None,
+) -> Outcome:
+    started = time.perf_counter()
+    prompt_ids = [encode(prompt, tokenizer, template) for prompt in prompts]
+    encoded = time.perf_counter()
+    generations, first = await _run(client, prompt_ids, options, show)
+    generated = time.perf_counter()
+    rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer, info.get("eos_ids")))
+    decoded = time.perf_counter()
     report = Report(
         input_tokens=[without_padding(row.prompt_ids, tokenizer.pad_id) for row in rows],
         output_tokens=[without_padding(row.branch.ids, tokenizer.pad_id) for row in rows],
@@ -80,15 +102,16 @@ async def generate(
     return Outcome(rows, report, tokenizer)
 
 
+def _batches(prompts: Sequence[Prompt], size: int | None) -> Iterator[Sequence[Prompt]]:
+    size = size or len(prompts)
+    yield from (prompts[start : start + size] for start in range(0, len(prompts), size))
+
+
 def _seeded(options: GenerateOptions, info: Mapping[str, Any]) -> GenerateOptions:
     """Return the options with a seed, unless they have one or the server has no use for it."""
     if "seed" in options or "seed" not in info.get("features", ()):
         return options
     return {**options, "seed": _DEFAULT_SEED}
-
-
-def _encode(prompt: Prompt, tokenizer: ClientTokenizer) -> tuple[int, ...]:
-    return tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.encode_chat(prompt)
 
 
 async def _run(
@@ -137,7 +160,9 @@ def _rows(
 
 def _text(prompt_ids: Sequence[int], branch: Branch, tokenizer: ClientTokenizer, eos_ids: Sequence[int] | None) -> str:
     ends = branch.finish_reason == "stop" and (eos_ids is None or branch.ids[-1] in eos_ids)
-    ids = branch.ids[:-1] if ends else branch.ids
+    # Nor is a stop shown that was named by its ids.
+    unseen = 1 if ends else len(branch.stop) if isinstance(branch.stop, tuple) else 0
+    ids = branch.ids[: len(branch.ids) - unseen]
     # Decoded after its prompt: by itself, some tokenizers would drop a space before the first word.
     text = tokenizer.decode([*prompt_ids, *ids])[len(tokenizer.decode(prompt_ids)) :]
     return text.partition(branch.stop)[0] if isinstance(branch.stop, str) else text

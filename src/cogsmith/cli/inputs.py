@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,62 @@ import msgspec
 import typer
 
 from cogsmith import lmtp
-from cogsmith.errors import ProtocolError, UserError
+from cogsmith.client.prompting import Asked, find_template
+from cogsmith.errors import ProtocolError, RequestError, UserError
 from cogsmith.lmtp import constraints
+from cogsmith.prompts.library import Template
+from cogsmith.prompts.messages import from_instruction, with_system
 
 FILE_PREFIX = "file::"
+STDIN = "-"
 
 _MESSAGES_FIX = 'write a list, such as [{"role": "user", "content": "Hi"}]'
 _IDS = re.compile(r"\d+([\s,]+\d+)*")
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, as the options say it: texts, messages or an instruction, and how they become a prompt."""
+
+    prompts: Sequence[str] | None
+    delimiter: str | None
+    messages: str | None
+    instruction: str | None
+    input: str
+    system: str
+    template: str | None
+
+    def read(self) -> tuple[Template | None, list[Asked]]:
+        """Return the named template, if one is, and what to continue or answer, each by itself.
+
+        With a template, each text is an instruction. Raises UserError for what cannot be read and for a template that
+        there is not, and typer's usage error where nothing, or too much, is given.
+        """
+        if sum((bool(self.prompts), self.messages is not None, self.instruction is not None)) != 1:
+            raise typer.BadParameter("give either --prompts TEXT..., --messages FILE or --instruction TEXT")
+        if self.input and (self.template is None or self.messages is not None):
+            raise typer.BadParameter("--input is for an instruction through a --template")
+        if self.system and self.prompts and self.template is None:
+            raise typer.BadParameter("--system-prompt has no place in a plain prompt: name a --template")
+        template = None if self.template is None else find_template(self.template)
+        try:
+            return template, self._asked()
+        except RequestError as error:
+            raise UserError(error.message, fix=error.fix) from error
+
+    def _asked(self) -> list[Asked]:
+        if self.messages is not None:
+            return [with_system(read_messages(self.messages), self.system)]
+        if self.instruction is not None:
+            return [from_instruction(self.instruction, self.input, system=self.system)]
+        texts = read_prompts(self.prompts or [], self.delimiter)
+        if self.template is None:
+            return list(texts)
+        return [from_instruction(text, self.input, system=self.system) for text in texts]
+
+
 def read_prompts(given: Sequence[str], delimiter: str | None) -> list[str]:
-    """Return the prompts: each value as it is, or what stands in the file of a `file::PATH`.
+    """Return the prompts: each value as it is, or what stands in the file of a `file::PATH`, or on stdin for `-`.
 
     A file is one prompt, or with a `delimiter` as many as it separates; empty ones are left out. Raises UserError for
     a file that cannot be read or holds no prompt.
@@ -31,13 +77,15 @@ def read_prompts(given: Sequence[str], delimiter: str | None) -> list[str]:
 
 
 def _prompts_of(value: str, delimiter: str | None) -> list[str]:
-    if not value.startswith(FILE_PREFIX):
+    if value != STDIN and not value.startswith(FILE_PREFIX):
         return [value]
     path = Path(value.removeprefix(FILE_PREFIX)).expanduser()
     text = _read(path)
     prompts = [prompt for prompt in (text.split(delimiter) if delimiter else [text]) if prompt]
     if not prompts:
-        raise UserError(f"{path} holds no prompt", fix="write one into it, or give the text itself")
+        raise UserError(
+            f"{'stdin' if value == STDIN else path} holds no prompt", fix="write one into it, or give the text itself"
+        )
     return prompts
 
 

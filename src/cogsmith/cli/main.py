@@ -21,16 +21,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_UNKNOWN_TOO = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("build")(build.command)
 app.command("check")(check.command)
 app.command("serve", context_settings={"ignore_unknown_options": True})(serve.command)
 app.command("predict")(predict.command)
-app.command("generate", cls=ManyValuesCommand)(generate.command)
+app.command("generate", cls=ManyValuesCommand, context_settings=_UNKNOWN_TOO)(generate.command)
 app.command("score", cls=ManyValuesCommand)(score.command)
 app.command("embed", cls=ManyValuesCommand)(embed.command)
 app.command("import")(import_.command)
 app.command("inspect")(inspect.command)
-app.command("push", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(push.command)
+app.command("push", context_settings=_UNKNOWN_TOO)(push.command)
 app.add_typer(delta.app, name="delta")
 app.add_typer(export.app, name="export")
 

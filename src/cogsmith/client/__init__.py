@@ -8,7 +8,7 @@
     client.py  sync.py           what a caller can ask; the same, blocking, over an event loop in a thread of its own
     options.py  requests.py      a caller's arguments -> an operation, checked
     handshake.py  server.py      asked once: what the server is and can; whose tokenizer counts
-    tokenizer.py  chat.py        text and messages to ids, ids to text
+    tokenizer.py  prompting.py   text and messages to ids, ids to text; named templates
     lowering.py                  a call in the words that the server understands
     progress.py                  one call on its way, over breaks
     stream.py  results.py        the tokens of one call, of all its branches; what they come to

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import cogsmith
 from cogsmith import manifest
@@ -76,7 +79,9 @@ class LocalTransport:
         for engine in self._engines:
             await asyncio.to_thread(engine.close)
         self._engines.clear()
+        self._served = Once(self._serve)  # the other holder of the model
         self._threads.shutdown(wait=False)
+        _free_memory()
 
     async def _serve(self) -> _Served:
         try:
@@ -103,6 +108,13 @@ def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
         )
     engine, tokenizer = open_engine(settings, folder, model_args)
     return _Served(engine, tokenizer, settings.limits)
+
+
+def _free_memory() -> None:
+    """Give back what an engine held: its parts know one another, and torch keeps a GPU's memory for itself."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _run(session: Session, batch: str, put: Callable[[str | Exception | None], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 
 from cogsmith.client.handshake import Handshake
@@ -15,12 +15,20 @@ from cogsmith.errors import RequestRejected
 class TextStream:
     """Iterate over it for pieces of text. Closing it before its end cancels the call. `tokens` is what it reads."""
 
-    def __init__(self, tokens: Stream, handshake: Handshake, stops: Sequence[str], min_tokens: int) -> None:
+    def __init__(
+        self,
+        tokens: Stream,
+        handshake: Handshake,
+        stops: Sequence[str],
+        min_tokens: int,
+        stop_ids: Collection[int] = (),
+    ) -> None:
         self.tokens = tokens
         self._handshake = handshake
         self._eos_ids: frozenset[int] | None = None
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
+        self._stop_ids = stop_ids
         self._decoder: TextDecoder | None = None
         self._num_tokens = 0
 
@@ -59,6 +67,8 @@ class TextStream:
         self._num_tokens += 1
         # An end token has no text for a reader, even where the tokenizer does not call it special.
         ends = token.finish_reason == "stop" and (self._eos_ids is None or token.token in self._eos_ids)
+        # Nor has a stop that is one token.
+        ends = ends or (token.finish_reason == "stop_sequence" and token.token in self._stop_ids)
         return "" if ends else self._shown(decoder.push(token.token))
 
     def _shown(self, text: str) -> str:

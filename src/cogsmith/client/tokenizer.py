@@ -16,6 +16,7 @@ from cogsmith import detokenize
 from cogsmith.errors import EndpointError, ProtocolError, RequestError, RequestRejected
 from cogsmith.lmtp import TokenizerFiles
 from cogsmith.prompts import chat
+from cogsmith.prompts.library import Template
 
 
 class ClientTokenizer:
@@ -53,17 +54,30 @@ class ClientTokenizer:
             raise RequestRejected(f"the text cannot be encoded: {error}", fix="give Unicode text") from error
         return tuple(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-        """Return the ids of chat messages, ready to be answered. Raises RequestRejected where no template fits."""
-        template = self._special.get("chat_template")
-        if not isinstance(template, str):
-            raise RequestRejected("this model has no chat template", fix="give a prompt instead of messages")
-        # The template has already written the special tokens that the text needs.
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], template: Template | None = None) -> tuple[int, ...]:
+        """Return the ids of chat messages, ready to be answered; through a named `template`, or the model's own.
+
+        Raises RequestRejected where no template fits.
+        """
         try:
-            text = chat.render(template, messages, self._special)
+            if template is not None:
+                text, begin = template.render(messages, self._special), self._special.get("bos_token")
+                # A named template is text; one of Hugging Face's kind may have written the first token itself.
+                return self.encode(text, special=not (isinstance(begin, str) and text.startswith(begin)))
+            own = self._special.get("chat_template")
+            if not isinstance(own, str):
+                raise RequestRejected(
+                    "this model has no chat template", fix="give a prompt instead of messages, or name a template"
+                )
+            # The template has already written the special tokens that the text needs.
+            return self.encode(chat.render(own, messages, self._special), special=False)
         except RequestError as error:
-            raise RequestRejected(error.message) from error
-        return self.encode(text, special=False)
+            raise RequestRejected(error.message, fix=error.fix) from error
+
+    def special_id(self, text: str) -> int | None:
+        """Return the id of the special token that `text` is the whole of; None where it is none."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return next((id_ for id_, token in added.items() if token.special and token.content == text), None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""

@@ -37,6 +37,19 @@ def open_models(names: Sequence[str], *, root: Path, reporter: Reporter, cache: 
     return [_build(source, root, reporter, cache) if isinstance(source, str) else source for source in opened]
 
 
+def model_folder(name: str, *, root: Path, reporter: Reporter, cache: Path | None = None) -> Path:
+    """Return the folder to load a model from: a work directory, by name or path, or a checkpoint folder as it is.
+
+    What else `open_models` takes becomes a work directory in the cache, on first use. Raises as that does.
+    """
+    if found := places.find(name, root):
+        return found
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return path.absolute()
+    return open_models([name], root=root, reporter=reporter, cache=cache)[0]
+
+
 def _understood(names: Sequence[str], root: Path) -> list[Path | str]:
     """A work directory, or a source's canonical URI, for each name. Raises the names' problems, all together."""
     found: list[Path | str] = []
