@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def test_without_a_config_the_message_says_how_to_get_one(project):
@@ -43,6 +44,19 @@ def test_a_build_says_what_it_made_and_a_second_one_that_nothing_changed(project
     assert first.stdout.startswith("work/tiny  built")
     assert second.stdout == "work/tiny  unchanged\n"
     assert (project.root / "work/tiny/checkpoints/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_build_keeps_the_tree_of_modules_and_does_not_miss_it(project):
+    assert project.run("build").returncode == 0
+    tree = project.root / "work/tiny/model.txt"
+    config = AutoConfig.from_pretrained(project.root / "checkpoint")
+    assert tree.read_text() == f"{AutoModelForCausalLM.from_config(config)}\n"
+    assert project.run("build").stdout == "work/tiny  unchanged\n"
+    tree.unlink()
+    assert project.run("build").stdout == "work/tiny  unchanged\n"
+    shown = project.run("inspect", "checkpoint", "--tree").stdout
+    assert str(AutoModelForCausalLM.from_config(config)) in shown
 
 
 def test_a_plan_is_machine_readable_and_writes_nothing(project):

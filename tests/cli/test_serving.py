@@ -87,6 +87,10 @@ def test_inspect_agrees_with_the_loaded_model(built):
     text = cogsmith(root, "inspect", "tiny", "--tree").stdout
     assert f"Memory footprint: {model.get_memory_footprint() / 1e6:,.1f} MB" in text
     assert str(model) in text
+    assert (facts["heads"], facts["key_value_heads"], facts["hidden_size"]) == (4, 2, 32)
+    parts = [facts[name] for name in ("layer", "attention", "mlp", "norms")]
+    assert parts == ["LlamaDecoderLayer", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm"]
+    assert facts["head"] == str(model.lm_head)
 
 
 # serve

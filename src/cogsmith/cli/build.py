@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from cogsmith import config
+from cogsmith.cli import module_tree
 from cogsmith.cli.console import ConsoleReporter, format_bytes, out
 from cogsmith.cli.demo import run_demo
 from cogsmith.cli.extras import with_extras
@@ -45,6 +46,9 @@ def command(
         _print_plans(with_extras(lambda: preview(project, chosen)), as_json=as_json)
         return
     built = with_extras(lambda: build(project, chosen, frozen=frozen, reporter=ConsoleReporter()))
+    for item in built:
+        if item.plan.state != "unchanged":
+            module_tree.write(item.folder)
     _print_built(built, as_json=as_json)
 
 

@@ -1,29 +1,36 @@
-"""`cogsmith inspect`: what a work directory holds."""
+"""`cogsmith inspect`: what a model is made of."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogsmith import manifest
+from cogsmith import __version__, manifest
 from cogsmith.cli import folders
 from cogsmith.cli.console import out
 from cogsmith.cli.extras import with_extras
 from cogsmith.errors import MissingExtra, UserError
+from cogsmith.manifest import Manifest
 
 if TYPE_CHECKING:
     from cogsmith.engine.description import Description
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A work directory: its name under work/, or its path.")],
+    name: Annotated[
+        str, typer.Argument(help="A work directory: its name under work/, or its path; or a checkpoint folder.")
+    ],
     tree: Annotated[bool, typer.Option("--tree", help="Print the tree of modules too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Report a model's parameters, memory footprint and layers, without loading its weights."""
+    """Report a model's parameters, memory footprint, layers and quantisation, without loading its weights.
+
+    Of a model with code of its own, which is not run, what its weights and config.json say.
+    """
     with_extras(lambda: _inspect(name, tree=tree, as_json=as_json))
 
 
@@ -32,8 +39,7 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
         from cogsmith.engine.description import describe, describe_stored
     except ImportError:
         raise MissingExtra("engine", "Inspecting a model") from None
-    folder = folders.find(name)
-    settings = manifest.read(folder)
+    folder, settings = _opened(name)
     checkpoint = folder / settings.checkpoint
     if settings.code is None:
         description = describe(checkpoint, settings.model_args, settings.quant, task=settings.task)
@@ -54,8 +60,19 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     for key, value in facts.items():
         out.print(f"  {key}={value}", markup=False)
     out.print(f"  Memory footprint: {_footprint(description)}", markup=False)
+    if settings.code:
+        out.print(f"  {settings.code.model} is the model's own code, which was not run", markup=False)
     if tree:
         out.print(module_tree, markup=False)
+
+
+def _opened(name: str) -> tuple[Path, Manifest]:
+    """Return a work directory with what it says, or a checkpoint folder as if it were one. Raises UserError."""
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file() and not (path / manifest.FILE_NAME).is_file():
+        return path, Manifest(name=path.name, source=str(path), cogsmith=__version__, checkpoint=".")
+    folder = folders.find(name)
+    return folder, manifest.read(folder)
 
 
 def _footprint(description: Description) -> str:

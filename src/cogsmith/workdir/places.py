@@ -9,6 +9,9 @@ from cogsmith import manifest
 from cogsmith.config.model import WORK
 from cogsmith.errors import UserError
 
+MODULE_TREE = "model.txt"
+"""What the command line adds to a work directory, for people: no part of what is rendered."""
+
 
 def find(name: str, root: Path) -> Path | None:
     """Return the work directory `name` of the project at `root`, else the one at that path; None if neither is."""

@@ -16,6 +16,7 @@ from cogsmith.sources.base import Resolved
 from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import memory, pins, render
 from cogsmith.workdir.lock import Entry, LockedFile, diff, is_unaltered
+from cogsmith.workdir.places import MODULE_TREE
 from cogsmith.workdir.render import RenderedFile
 
 _NOT_OURS = ("__pycache__", ".cog")
@@ -153,11 +154,11 @@ def _folder_changes(
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Yield the relative POSIX paths of the files in `folder`, without what Python and Cog add by themselves."""
+    """Yield the relative POSIX paths of the files in `folder`, without what Python, Cog and the command line add."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _NOT_OURS]
-        for name in files:
-            yield (Path(parent) / name).relative_to(folder).as_posix()
+        paths = ((Path(parent) / name).relative_to(folder).as_posix() for name in files)
+        yield from (path for path in paths if path != MODULE_TREE)
 
 
 def _is_as_rendered(target: Path, file: RenderedFile) -> bool:
