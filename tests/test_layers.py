@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "workdir": GROUND | {"config", "sources", "cache", "prompts"},
     # `local:` runs in the caller's process what a container runs.
     "client": GROUND | {"lmtp", "engine", "predictor", "prompts", "cache"},
-    # `serve HF_NAME` builds the folder that it serves.
-    "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache"},
+    # `serve HF_NAME` builds the folder that it serves; the page of `--demo` is a client of what is served.
+    "gateway": GROUND | {"lmtp", "config", "sources", "workdir", "cache", "client", "prompts"},
     # One function for any model: a connection, or a folder that is built on first use.
     "ask": {"client", "gateway", "sources"},
     # An export compares its graph with the engine's model, on the packager's machine.

@@ -32,6 +32,7 @@ def command(
         str | None,
         typer.Option(envvar="COGSMITH_TOKEN", help="Demand this token; needed with any --host but loopback."),
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Serve a page, at /demo/, that shows tokens.")] = False,
     lazy: Annotated[bool, typer.Option("--lazy", help="Start each model when it is first asked for.")] = False,
     max_queue: Annotated[int, typer.Option(help="Most predictions that may wait.", min=1)] = 2000,
     max_body: Annotated[int, typer.Option(help="Largest body of a request, in MiB.", min=1)] = 64,
@@ -65,6 +66,7 @@ def command(
         rate_limits=RateLimits() if rate_limit is None else RateLimits(creations=rate_limit, enforced=True),
         chaos=None if chaos_spec is None else chaos.parse(chaos_spec),
         model_args=arguments,
+        demo=demo,
     )
     _log_to_stderr()
     with_extras(lambda: _open(chosen, settings)).run()

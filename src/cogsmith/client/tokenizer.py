@@ -43,6 +43,12 @@ class ClientTokenizer:
         token = self._special.get("pad_token") or self._special.get("eos_token")
         return self.vocabulary.get(token) if isinstance(token, str) else None
 
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own template for chat messages, Jinja; None where it has none."""
+        template = self._special.get("chat_template")
+        return template if isinstance(template, str) else None
+
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Return the ids of `text`, with the special tokens that a whole prompt begins or ends with if `special`.
 
@@ -61,11 +67,9 @@ class ClientTokenizer:
         """
         try:
             if template is not None:
-                text, begin = template.render(messages, self._special), self._special.get("bos_token")
-                # A named template is text; one of Hugging Face's kind may have written the first token itself.
-                return self.encode(text, special=not (isinstance(begin, str) and text.startswith(begin)))
-            own = self._special.get("chat_template")
-            if not isinstance(own, str):
+                return self.encode_with(template, messages)
+            own = self.chat_template
+            if own is None:
                 raise RequestRejected(
                     "this model has no chat template", fix="give a prompt instead of messages, or name a template"
                 )
@@ -79,6 +83,14 @@ class ClientTokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         return next((id_ for id_, token in added.items() if token.special and token.content == text), None)
 
+    def encode_with(self, template: Template, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """Return the ids of chat messages through `template`. Raises RequestError where it takes no such messages."""
+        text = template.render(messages, self._special)
+        begin = self._special.get("bos_token")
+        # A named template is text; one of Hugging Face's kind writes the special tokens itself.
+        is_written = template.text == self.chat_template or (isinstance(begin, str) and text.startswith(begin))
+        return self.encode(text, special=not is_written)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -88,6 +100,19 @@ class ClientTokenizer:
         """Return one token's text, a special token's too."""
         text: str = self._tokenizer.decode([id_], skip_special_tokens=False)
         return text
+
+    def __contains__(self, id_: int) -> bool:
+        return self._tokenizer.id_to_token(id_) is not None
+
+    def special_id(self, text: str) -> int | None:
+        """Return the id of the special token that `text` is; None where it is none."""
+        id_: int | None = self._tokenizer.token_to_id(text)
+        return id_ if id_ is not None and not self.decode([id_]) else None
+
+    def name_of(self, id_: int) -> str:
+        """Return what the vocabulary calls a token; its number where it has none of that id."""
+        name: str | None = self._tokenizer.id_to_token(id_)
+        return f"[{id_}]" if name is None else name
 
 
 def open_tokenizer(given: str | Path | Tokenizer) -> ClientTokenizer:

@@ -28,12 +28,13 @@ def create_app(
     api_routes: Sequence[BaseRoute] = (),
     root_routes: Sequence[BaseRoute] = (),
     resources: Sequence[AbstractAsyncContextManager[Any]] = (),
+    dependants: Sequence[AbstractAsyncContextManager[Any]] = (),
 ) -> Starlette:
     """Put the API together.
 
     `api_routes` are served beside the API's own, under "/v1" and without it: of the official clients, some write the
     prefix and some do not. `root_routes` are served as they are. While the application runs, `resources` are entered,
-    in their order; `predictions` is entered last and left first.
+    in their order, then `predictions`, then `dependants`, which use these; they are left in reverse.
     """
     deployments = Deployments(models, present.LOCAL_OWNER)
     api = [
@@ -47,7 +48,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for resource in [*resources, predictions]:
+            for resource in [*resources, predictions, *dependants]:
                 await stack.enter_async_context(resource)
             yield
 

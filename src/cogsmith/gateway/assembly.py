@@ -19,6 +19,8 @@ from cogsmith.errors import Problem, ProblemsError, ServeError, UserError
 from cogsmith.gateway.access_log import AccessLog
 from cogsmith.gateway.app import create_app
 from cogsmith.gateway.chaos import Chaos, FaultyAnswers, SlowWorker
+from cogsmith.gateway.demo.models import DemoModels
+from cogsmith.gateway.demo.routes import PATH, DemoRoutes
 from cogsmith.gateway.environment import environment
 from cogsmith.gateway.files import FileRoutes, FileStore
 from cogsmith.gateway.limits import BodyLimit, Closing, RateLimit, RateLimits, TokenAuth
@@ -40,7 +42,7 @@ class Settings:
     """How to serve. `max_body` is in bytes, `keep` in seconds. Raises ServeError where anybody could come in.
 
     `model_args` go to `from_pretrained`, laid over a folder's own. Without `cuda` models see no GPU; with
-    it they spread over all there are.
+    it they spread over all there are. With `demo` there is a page that shows tokens.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +56,7 @@ class Settings:
     rate_limits: RateLimits = field(default_factory=RateLimits)
     chaos: Chaos | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    demo: bool = False
 
     def __post_init__(self) -> None:
         if self.token is None and not _is_loopback(self.host):
@@ -87,13 +90,16 @@ def assemble(folders: Sequence[Path], settings: Settings, report: Report) -> Ass
     predictions.subscribe(webhooks.notice)
     if settings.chaos is not None:
         predictions.subscribe(settings.chaos.abort_some)
+    demo = DemoModels(models, predictions) if settings.demo else None
+    pages = DemoRoutes(demo).routes() if demo else []
     closing = Closing(
         create_app(
             models,
             predictions,
             api_routes=[*FileRoutes(files).routes(), *webhooks.routes()],
-            root_routes=LmtpRoutes(models, predictions).routes(),
+            root_routes=[*LmtpRoutes(models, predictions, page=PATH if demo else None).routes(), *pages],
             resources=[_left_clean(models, files), webhooks],
+            dependants=[demo] if demo else [],
         )
     )
     return Assembly(_guarded(closing, settings), models, predictions, closing)
@@ -110,7 +116,7 @@ def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Put the guards before `app`. What the last one here wraps is asked first."""
     app = RateLimit(BodyLimit(app, settings.max_body), settings.rate_limits)
     if settings.token is not None:
-        app = TokenAuth(app, settings.token)
+        app = TokenAuth(app, settings.token, open_folder=PATH if settings.demo else None)
     if settings.chaos is not None:
         app = FaultyAnswers(app, settings.chaos)
     return AccessLog(app)

@@ -37,20 +37,28 @@ def is_creation(scope: Scope) -> bool:
 class TokenAuth:
     """Lets in who knows the token: `Authorization: Bearer TOKEN`, or `Token TOKEN` as older clients send it.
 
-    A WebSocket may give it as `?token=TOKEN` instead, because its clients cannot always set headers.
+    A WebSocket may give it as `?token=TOKEN` instead, because its clients cannot always set headers. Files directly in
+    `open_folder` anybody may read: a browser sends no token for a page, which then asks for it.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, *, open_folder: str | None = None) -> None:
         self._app = app
+        self._open_folder = open_folder
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401, or pass on."""
-        if scope["type"] == "lifespan" or is_stream(scope) or self._knows_token(scope):
+        if scope["type"] == "lifespan" or is_stream(scope) or self._is_open(scope) or self._knows_token(scope):
             await self._app(scope, receive, send)
             return
         problem = HTTPProblem(401, "Unauthenticated", "You did not pass a valid authentication token")
         await problem.response()(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        if self._open_folder is None or scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            return False
+        folder, _, file = scope["path"].rpartition("/")
+        return f"{folder}/" == self._open_folder or f"{folder}/{file}/" == self._open_folder
 
     def _knows_token(self, scope: Scope) -> bool:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from cogsmith.errors import ServeError, UserError
 from cogsmith.gateway.assembly import Report, Settings, assemble
+from cogsmith.gateway.demo.routes import PATH
 
 _DRAIN_SECONDS = 30.0
 _LEAVE_SECONDS = 5
@@ -129,6 +130,8 @@ class Gateway:
     def _how_to_reach_it(self) -> Iterator[str]:
         names = [worker.model.name for worker in self._parts.models.all()]
         yield f"listening on {self.url}"
+        if self._settings.demo:
+            yield f"  the page, in a browser  {self.url}{PATH}"
         yield f"  Replicate's clients    REPLICATE_BASE_URL={self.url}"
         if self._settings.token is None:
             yield "                         (any REPLICATE_API_TOKEN will do)"

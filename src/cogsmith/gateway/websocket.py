@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
@@ -57,10 +57,14 @@ _log = logging.getLogger("cogsmith.gateway")
 
 
 class LmtpRoutes:
-    """The WebSocket of the default model at `/`, of each model at `/NAME`; and a page that says so."""
+    """The WebSocket of the default model at `/`, of each model at `/NAME`; and what says so.
 
-    def __init__(self, models: Models, predictions: Predictions) -> None:
+    A browser that comes to `/` is led to `page`, where there is one.
+    """
+
+    def __init__(self, models: Models, predictions: Predictions, *, page: str | None = None) -> None:
         self._models = models
+        self._page = page
         self._predictions = predictions
 
     def routes(self) -> list[BaseRoute]:
@@ -72,6 +76,8 @@ class LmtpRoutes:
         ]
 
     async def _about(self, request: Request) -> Response:
+        if self._page is not None and "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(self._page)
         base = present.base_url(request)
         return Json(
             {
