@@ -9,7 +9,21 @@ import traceback
 import typer
 
 from cogsmith import __version__
-from cogsmith.cli import build, check, delta, embed, export, generate, import_, inspect, predict, push, score, serve
+from cogsmith.cli import (
+    build,
+    check,
+    delta,
+    embed,
+    export,
+    generate,
+    import_,
+    inspect,
+    page,
+    predict,
+    push,
+    score,
+    serve,
+)
 from cogsmith.cli.console import err
 from cogsmith.cli.many_values import ManyValuesCommand
 from cogsmith.errors import CogsmithError, InternalError, UserError
@@ -25,6 +39,7 @@ _UNKNOWN_TOO = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("build")(build.command)
 app.command("check")(check.command)
 app.command("serve", context_settings={"ignore_unknown_options": True})(serve.command)
+app.command("demo")(page.command)
 app.command("predict")(predict.command)
 app.command("generate", cls=ManyValuesCommand, context_settings=_UNKNOWN_TOO)(generate.command)
 app.command("score", cls=ManyValuesCommand)(score.command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,13 +69,13 @@ def command(
         model_args=arguments,
         demo=demo,
     )
+    run(lambda: open_models(chosen, root=Path(), reporter=ConsoleReporter()), settings)
+
+
+def run(find: Callable[[], Sequence[Path]], settings: Settings) -> None:
+    """Serve the work directories that `find` finds, or builds, until the gateway's end."""
     _log_to_stderr()
-    with_extras(lambda: _open(chosen, settings)).run()
-
-
-def _open(names: list[str], settings: Settings) -> Gateway:
-    folders = open_models(names, root=Path(), reporter=ConsoleReporter())
-    return Gateway(folders, settings, _say)
+    with_extras(lambda: Gateway(find(), settings, _say)).run()
 
 
 def _say(text: str) -> None:

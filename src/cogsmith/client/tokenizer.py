@@ -104,11 +104,6 @@ class ClientTokenizer:
     def __contains__(self, id_: int) -> bool:
         return self._tokenizer.id_to_token(id_) is not None
 
-    def special_id(self, text: str) -> int | None:
-        """Return the id of the special token that `text` is; None where it is none."""
-        id_: int | None = self._tokenizer.token_to_id(text)
-        return id_ if id_ is not None and not self.decode([id_]) else None
-
     def name_of(self, id_: int) -> str:
         """Return what the vocabulary calls a token; its number where it has none of that id."""
         name: str | None = self._tokenizer.id_to_token(id_)

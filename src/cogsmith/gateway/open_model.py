@@ -10,8 +10,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cogsmith import quant
 from cogsmith.cache import cache_root
 from cogsmith.config import CogSettings, Model, Project, document, rules
 from cogsmith.config.findings import Refusal
@@ -22,6 +24,7 @@ from cogsmith.workdir.build import build
 
 _HUB = "hf:"
 _CONFIG = "config.toml"
+_FILES = (".gguf", ".pt")
 
 
 def open_models(names: Sequence[str], *, root: Path, reporter: Reporter, cache: Path | None = None) -> list[Path]:
@@ -50,6 +53,50 @@ def model_folder(name: str, *, root: Path, reporter: Reporter, cache: Path | Non
     return open_models([name], root=root, reporter=reporter, cache=cache)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What is said of a checkpoint beside where it is, in the words of LLaMA2-Accessory's demos. `quant` is 4 bits."""
+
+    llama_type: str | None = None
+    llama_config: tuple[Path, ...] = ()
+    tokenizer: str | None = None
+    quant: bool = False
+
+
+def open_checkpoint(
+    names: Sequence[str], overrides: Overrides, *, root: Path, reporter: Reporter, cache: Path | None = None
+) -> Path:
+    """Return the work directory of one model, built from the checkpoint of `names` with `overrides`.
+
+    A name is one that `open_models` builds of, or any existing path; further ones are laid over the first, as
+    differences. Raises UserError.
+    """
+    first, *further = [_source_of_override(name, root) for name in names]
+    model = Model(
+        name=_model_name(first),
+        source=first,
+        further_sources=tuple(further),
+        llama_type=overrides.llama_type,
+        llama_config=tuple(path.absolute() for path in overrides.llama_config),
+        tokenizer=None if overrides.tokenizer is None else _source_of_override(overrides.tokenizer, root),
+        quant=quant.complete({"preset": "accessory"}) if overrides.quant else None,
+        cog=CogSettings(gpu=False),
+    )
+    return _build_in_cache(model, repr(model), reporter, cache)
+
+
+def _source_of_override(name: str, root: Path) -> str:
+    """The URI of what is named. Raises UserError: a work directory is built already, and takes no overrides."""
+    if places.find(name, root) is not None:
+        raise UserError(
+            f"{name!r} is a work directory, built as it is", fix="change its section in config.toml and run ./build"
+        )
+    try:
+        return f"path:{Path(name).absolute()}" if Path(name).exists() else _source(name, root)
+    except Refusal as refusal:
+        raise UserError(refusal.message, fix=refusal.fix) from None
+
+
 def _understood(names: Sequence[str], root: Path) -> list[Path | str]:
     """A work directory, or a source's canonical URI, for each name. Raises the names' problems, all together."""
     found: list[Path | str] = []
@@ -67,7 +114,7 @@ def _understood(names: Sequence[str], root: Path) -> list[Path | str]:
 def _source(name: str, root: Path) -> str:
     """The source's URI for a name that is no work directory. Raises Refusal."""
     path = Path(name)
-    if (path / "config.json").is_file() or (path.suffix.lower() == ".gguf" and path.is_file()):
+    if _is_checkpoint(path):
         return f"path:{path.absolute()}"
     if name in _configured(root):
         raise Refusal(f"{name!r} of {_CONFIG} is not built yet", f"run ./build {name}")
@@ -78,6 +125,13 @@ def _source(name: str, root: Path) -> str:
             f"{name!r} is no work directory, no checkpoint folder and no repository on the Hugging Face Hub",
             places.what_there_is(name, root),
         ) from None
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether there is what could be weights: those of Hugging Face, of GGUF, or of a program whose format is known."""
+    if path.is_file():
+        return path.suffix.lower() in _FILES
+    return (path / "config.json").is_file() or any(path.glob("*.pth"))
 
 
 def _configured(root: Path) -> set[str]:
@@ -91,13 +145,9 @@ def _configured(root: Path) -> set[str]:
 
 def _build(source: str, root: Path, reporter: Reporter, cache: Path | None) -> Path:
     """Build a work directory of the weights at `source`, or bring the one of the last time up to date."""
-    name = _model_name(source)
-    home = (cache or cache_root()) / "served" / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    home.mkdir(parents=True, exist_ok=True)
-    model = Model(name=name, source=source, cog=CogSettings(gpu=False))
-    project = Project(path=home / _CONFIG, dest_prefix=None, models={name: model})
+    model = Model(name=_model_name(source), source=source, cog=CogSettings(gpu=False))
     try:
-        return build(project, reporter=reporter, cache=cache)[0].folder
+        return _build_in_cache(model, source, reporter, cache)
     except SourceError as error:
         if not source.startswith(_HUB):
             raise
@@ -106,6 +156,14 @@ def _build(source: str, root: Path, reporter: Reporter, cache: Path | None) -> P
             f"{asked!r} is no work directory, and {error.message}",
             fix=f"{places.what_there_is(asked, root)}; else {error.fix}",
         ) from error
+
+
+def _build_in_cache(model: Model, key: str, reporter: Reporter, cache: Path | None) -> Path:
+    """Build a model's work directory in the cache, in a place of its own for each `key`."""
+    home = (cache or cache_root()) / "served" / f"{model.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    home.mkdir(parents=True, exist_ok=True)
+    project = Project(path=home / _CONFIG, dest_prefix=None, models={model.name: model})
+    return build(project, reporter=reporter, cache=cache)[0].folder
 
 
 def _model_name(source: str) -> str:
