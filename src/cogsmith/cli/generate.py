@@ -151,7 +151,7 @@ def command(
     chosen_template, asked = question.read()
     known = [option.lstrip("-") for parameter in context.command.params for option in parameter.opts]
     arguments = foreign_options.read(context.args, known, is_local=is_local(endpoint))
-    options: GenerateOptions = {"max_tokens": max_tokens, "n": n, "top_logprobs": top_logprobs}
+    options: GenerateOptions = {"n": n, "top_logprobs": top_logprobs}
     more: dict[str, Any] = {
         "min_tokens": min_tokens or None,
         "presence_penalty": presence_penalty,
@@ -164,6 +164,7 @@ def command(
     runs, changing = settings.product(
         options,
         {
+            "max_tokens": [max_tokens],
             "temperature": _temperatures(temperature or [_SAMPLED], do_sample),
             "top_p": top_p or [1.0],
             "top_k": top_k or [50],

@@ -23,7 +23,7 @@ def product(
         if len(set(values)) < len(values):
             raise typer.BadParameter(f"--{name.replace('_', '-')} has a value twice: {', '.join(map(str, values))}")
     combined = itertools.product(*given.values())
-    runs: list[GenerateOptions] = [{**fixed, **dict(zip(given, values, strict=True))} for values in combined]  # type: ignore[typeddict-item]
+    runs: list[GenerateOptions] = [{**dict(zip(given, values, strict=True)), **fixed} for values in combined]  # type: ignore[typeddict-item]
     return runs, tuple(name for name, values in given.items() if len(values) > 1)
 
 
