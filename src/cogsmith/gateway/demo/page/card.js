@@ -8,6 +8,7 @@ const GAP = 6;
 const element = find("#card");
 let hiding = 0;
 let pinned = false;
+let beside = null;
 let close = () => {};
 
 /** Show the card of `token` beside `anchor`. `choose`, where there is one, is called with the alternative taken. */
@@ -17,6 +18,7 @@ export function show(anchor, token, { choose, why, pin = false, focus = false, o
   if (close !== onClose) close();
   close = onClose;
   pinned = pin;
+  beside = anchor;
   element.replaceChildren(...content(token, choose, why));
   element.classList.toggle("pinned", pinned);
   element.hidden = false;
@@ -103,4 +105,9 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("pointerdown", (event) => {
   if (pinned && !element.contains(event.target) && !event.target.closest(".t")) end();
 });
-document.addEventListener("scroll", () => { if (!element.hidden && !pinned) end(); }, { capture: true, passive: true });
+document.addEventListener("scroll", () => {
+  if (element.hidden) return;
+  const { top, bottom } = beside.getBoundingClientRect();
+  if (bottom < 0 || top > window.innerHeight || !beside.isConnected) end();
+  else place(beside);
+}, { capture: true, passive: true });

@@ -21,6 +21,9 @@ export class Comparison {
       event.preventDefault();
       this.#compare();
     });
+    const { space, template } = this.form.elements;
+    // An answer begins without a space, what follows a plain text with one.
+    template.addEventListener("change", () => { space.checked = !template.checked; });
     this.results.addEventListener("change", () => this.#show());
   }
 

@@ -192,7 +192,8 @@ export class Conversation {
       const canGoOn = ["length", "cancelled"].includes(version.end?.reason) && !version.settings.constraint && version.tokens.length;
       if (canGoOn) tools.push(tool("Go on", "Go on where the answer was cut", () => this.#generate(turn, () => answer.goOn())));
     }
-    tools.push(tool("Copy", "Copy the answer's text", () => navigator.clipboard.writeText(answer.text.text)));
+    // Browsers grant a clipboard to pages of this machine, and to those that come over TLS.
+    if (navigator.clipboard) tools.push(tool("Copy", "Copy the answer's text", () => navigator.clipboard.writeText(answer.text.text)));
     return tools;
   }
 }

@@ -15,6 +15,10 @@ export function link(text, chart, alternatives) {
   };
   text.addEventListener("point", ({ detail }) => show(detail));
   text.addEventListener("leave", () => card.hide());
-  chart.addEventListener("point", ({ detail }) => { if (chart.tokens === text.tokens) show(detail); });
+  chart.addEventListener("point", ({ detail }) => {
+    if (chart.tokens !== text.tokens) return;
+    text.element.children[detail.index].scrollIntoView({ block: "nearest" });
+    show(detail);
+  });
   chart.addEventListener("leave", () => card.hide());
 }

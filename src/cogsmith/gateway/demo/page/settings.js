@@ -53,7 +53,7 @@ function fit() {
   fillTemplates();
   const length = field("max-tokens");
   const isChat = view === "chat";
-  find(".name", length.parentElement).textContent = isChat ? "Max response length" : "Max length";
+  find(".name", length.parentElement).textContent = isChat ? "Max response" : "Max length";
   const most = isChat ? Math.max(1, Math.floor(model.max_context / 2)) : Math.min(SINGLE_MAX, model.max_context);
   length.max = most;
   length.value = Math.min(most, kept[view]?.length ?? (isChat ? 256 : 128));
