@@ -34,7 +34,8 @@ MAY_IMPORT = {
     # An export compares its graph with the engine's model, on the packager's machine.
     "export": GROUND | {"sources", "workdir", "engine"},
     # `inspect` builds the engine's model without its weights, on this machine.
-    "cli": GROUND | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts", "export"},
+    "cli": GROUND
+    | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts", "export", "cache"},
 }
 
 
