@@ -59,6 +59,10 @@ class Predictor(LanguageModel):
         warmup: bool = Input(default=False, description="Generate once before, unseen"),
         max_tokens: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
         max_gen_len: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
+{% if reads_images %}
+        image: list[cog.Path] = Input(default=[], description="Images that the prompt is about, in order: where it has placeholders, else before it"),
+        image_transform: str = Input(default="", choices=["", "model", "padded_resize", "resized_center_crop"], description="How images become pixels; left empty, as the package says"),
+{% endif %}
         ops_batch_json: str = Input(default="", description="For programs: LMTP operations, a JSON array; the answer is LMTP lines"),
     ) -> ConcatenateIterator[str]:
         """Stream text that continues a prompt or answers a chat, or LMTP lines for `ops_batch_json`."""
@@ -96,5 +100,9 @@ class Predictor(LanguageModel):
             warmup=warmup,
             max_tokens=max_tokens,
             max_gen_len=max_gen_len,
+{% if reads_images %}
+            image=image,
+            image_transform=image_transform,
+{% endif %}
             ops_batch_json=ops_batch_json,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,8 +21,16 @@ CHECKPOINT = "checkpoints"
 """The folder of the weights, where nothing else is said."""
 MODEL_CODE = "model_code"
 """The folder of a model's own Python files, a package: beside the weights, never among them."""
+CAUSAL_LM: Final = "causal-lm"
+"""The task of a model that continues texts."""
+IMAGE_TEXT: Final = "image-text"
+"""The task of one that reads images too."""
+VECTORS: Final = ("encoder", "decoder")
+"""The tasks of models that give vectors, and no tokens."""
 MODEL_ARGS = "COGSMITH_MODEL_ARGS"
 """The environment variable whose value, a JSON object, is laid over `model_args` for one run of a server."""
+
+ImageTransform = Literal["model", "padded_resize", "resized_center_crop"]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The canonical URI of the weights, with the full revision."""
     cogsmith: str
     """Version of the packager."""
-    task: str = "causal-lm"
+    task: str = CAUSAL_LM
+    image_transform: ImageTransform = "model"
+    """How images become pixels where a request does not say."""
     engine: str = "transformers"
     checkpoint: str = CHECKPOINT
     """Folder of the weights, relative to the work directory."""

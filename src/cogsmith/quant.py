@@ -195,11 +195,13 @@ def kept_modules(config: Any) -> list[str]:
     transformers keeps the output head and what is tied to it, but only where nothing else is named.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.quantizers.base import get_keys_to_not_convert
 
+    of_texts = type(config) in AutoModelForCausalLM._model_mapping
+    kind = AutoModelForCausalLM if of_texts else AutoModelForImageTextToText
     with torch.device("meta"):
-        return list(get_keys_to_not_convert(AutoModelForCausalLM.from_config(config)))
+        return list(get_keys_to_not_convert(kind.from_config(config)))
 
 
 def _from_upstream(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,11 +112,6 @@ PREFIXES = [
     ("r8.im//a", "'r8.im//a'", "r8.im/acme/"),
 ]
 
-NOT_YET = [
-    ("task = 'image-text'", "'image-text'"),
-]
-
-
 @pytest.mark.parametrize(("text", "key", "message", "fix"), KEYS)
 def test_a_key_of_a_model(assert_refused, text, key, message, fix):
     assert_refused(f"[models.m]\nsource = 'hf:a/b'\n{text}\n", 3, f"models.m.{key}", message, fix)
@@ -130,18 +125,6 @@ def test_a_source(assert_refused, value, message, fix):
 @pytest.mark.parametrize(("value", "message", "fix"), PREFIXES)
 def test_the_image_prefix(assert_refused, value, message, fix):
     assert_refused(f'dest_prefix = "{value}"\n[models.m]\nsource = "hf:a/b"\n', 1, "dest_prefix", message, fix)
-
-
-@pytest.mark.parametrize(("text", "subject"), NOT_YET)
-def test_what_is_planned_and_not_here(assert_refused, text, subject):
-    key = text.split()[0].removesuffix(".x")
-    assert_refused(
-        f"[models.m]\nsource = 'hf:a/b'\n{text}\n",
-        3,
-        f"models.m.{key}",
-        f"{subject} is not in this version yet",
-        "remove",
-    )
 
 
 def test_a_secret_in_an_address_is_not_repeated(problems_of):

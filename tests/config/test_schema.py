@@ -127,5 +127,6 @@ def test_every_key_of_a_model_has_its_row():
         *["allow_pickle", "config", *limits, *cog],
         *["code.path", "code.files", "code.model_type", "code.config", "code.model"],
         *["prompt.template", "prompt.system", "prompt.stop", "prompt.truncate"],
-        *["output.uri", "output.format", "output.force", "prepack", "requirements", "task", "engine", "vllm"],
+        *["output.uri", "output.format", "output.force", "prepack", "requirements", "task"],
+        *["image_transform", "engine", "vllm"],
     ]

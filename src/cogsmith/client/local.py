@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,10 +20,13 @@ from cogsmith.engine.base import Engine
 from cogsmith.engine.open import open_engine, task_of
 from cogsmith.errors import EndpointError, PredictionFailed
 from cogsmith.lmtp import AnyOperation, serialize_batch
-from cogsmith.manifest import Limits, Manifest
+from cogsmith.manifest import ImageTransform, Limits, Manifest
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Images
 
 _MAX_PREDICTIONS = 64
 
@@ -35,6 +38,8 @@ class _Served:
     engine: Engine
     tokenizer: Any
     limits: Limits
+    images: Images | None
+    image_transform: ImageTransform
 
 
 class LocalTransport:
@@ -106,8 +111,8 @@ def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
             task=task_of(folder),
             checkpoint=".",
         )
-    engine, tokenizer = open_engine(settings, folder, model_args)
-    return _Served(engine, tokenizer, settings.limits)
+    engine, tokenizer, images = open_engine(settings, folder, model_args)
+    return _Served(engine, tokenizer, settings.limits, images, settings.image_transform)
 
 
 def _free_memory() -> None:

@@ -7,7 +7,6 @@ validate         2  every problem at once
 ├── raw, tables     which keys there are: the types that check them one by one
 │   └── rules, uri  what a name, a pin, a revision, a source may look like
 ├── translate       pydantic's errors in this project's words
-├── later           what is planned and refused until then
 ├── forbidden       what may stand in no key: access tokens, values that JSON cannot hold
 ├── consistency     what the keys of one model must say together
 │   └── weights, arguments, engines   of these: where weights come from, from_pretrained's words, what runs the model

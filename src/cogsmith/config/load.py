@@ -16,7 +16,7 @@ from cogsmith.config.tables import RawCode, RawCog, RawOutput, listed
 from cogsmith.config.uri import SourceUri
 from cogsmith.config.validate import validate
 from cogsmith.errors import ConfigError, Problem
-from cogsmith.manifest import Limits
+from cogsmith.manifest import IMAGE_TEXT, Limits
 from cogsmith.quant import Quant
 
 
@@ -72,6 +72,7 @@ def _model(section: Section, root: Path) -> Model:
         limits=msgspec.convert(raw.limits.model_dump(), Limits),
         cog=_cog(raw.cog),
         task=raw.task,
+        image_transform=raw.image_transform,
         engine=raw.engine,
         vllm=raw.vllm,
         prepack=raw.prepack,
@@ -91,8 +92,9 @@ def _model(section: Section, root: Path) -> Model:
 
 def _quant(raw: RawModel) -> Quant | None:
     asked = quant.complete(raw.quant.given()) or quant.from_upstream(raw.config)
-    # Quantising would run a model's own code, which only its container does.
-    return msgspec.structs.replace(asked, at="load") if asked and raw.code.model else asked
+    # A build quantises models of texts whose class is transformers'.
+    at_load = raw.code.model or raw.task == IMAGE_TEXT
+    return msgspec.structs.replace(asked, at="load") if asked and at_load else asked
 
 
 def _sources(raw: RawModel) -> list[SourceUri]:

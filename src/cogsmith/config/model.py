@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from cogsmith.manifest import Limits, Prompt
+from cogsmith.manifest import CAUSAL_LM, ImageTransform, Limits, Prompt
 from cogsmith.quant import Quant
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Format = Literal["auto", "hf", "gguf", "composer", "accessory"]
 WeightsFile = Literal["safetensors", "bin"]
 EngineName = Literal["transformers", "vllm"]
-Task = Literal["causal-lm", "encoder", "decoder"]
+Task = Literal["causal-lm", "encoder", "decoder", "image-text"]
 
 EXAMPLE = "config.toml.example"
 """The commented config to start from."""
@@ -91,7 +91,8 @@ class Model:
     limits: Limits = field(default_factory=Limits)
     cog: CogSettings = field(default_factory=CogSettings)
     quant: Quant | None = None
-    task: Task = "causal-lm"
+    task: Task = CAUSAL_LM
+    image_transform: ImageTransform = "model"
     engine: EngineName = "transformers"
     vllm: Mapping[str, Any] = field(default_factory=dict)
     prepack: bool | None = None

@@ -26,6 +26,7 @@ from cogsmith.config.tables import (
     Table,
     Texts,
 )
+from cogsmith.manifest import ImageTransform
 
 
 class RawModel(Table):
@@ -106,8 +107,14 @@ class RawModel(Table):
     )
     task: Task = Field(
         default="causal-lm",
-        description="What the model is for: `causal-lm` continues text; `encoder` and `decoder`, a model without its "
-        "language-model head, turn text into vectors and hidden states.",
+        description="What the model is for: `causal-lm` continues text; `image-text` reads images too, with the "
+        "vision-language models of transformers; `encoder` and `decoder`, a model without its language-model head, "
+        "turn text into vectors and hidden states.",
+    )
+    image_transform: ImageTransform = Field(
+        default="model",
+        description="How images become pixels where a request does not say: `model`, by the model's own processor; "
+        "`padded_resize` or `resized_center_crop`, as LLaMA2-Accessory does. For `image-text` only.",
     )
     engine: EngineName = Field(
         default="transformers",

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from cogsmith import quant
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding
-
-VECTORS = ("encoder", "decoder")
-"""The tasks of models that give vectors, and no tokens."""
+from cogsmith.manifest import VECTORS
 
 _FOR_TOKENS = (
     ("quant",),

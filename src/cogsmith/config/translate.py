@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cogsmith.config.findings import Finding, Refusal, dotted, show
-from cogsmith.config.later import later_key, later_value
 from cogsmith.config.positions import KeyPath
 from cogsmith.config.raw import RawConfig, RawModel
 from cogsmith.config.tables import LIST, TEXT
@@ -39,8 +38,6 @@ def _finding(detail: ErrorDetails) -> Finding:
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(path, value)
-    if _is_later(path, value):
-        return Finding(path, f"{show(value)} is not in this version yet", "choose another value, or remove the key")
     if kind in _TYPES:
         return _wrong_type(path, value, kind)
     return Finding(path, *_wrong_value(detail["msg"], value, context))
@@ -70,16 +67,8 @@ def _wrong_type(path: KeyPath, value: Any, kind: str) -> Finding:
     return Finding(path, f"expected {expected}, got {show(value)}", fix)
 
 
-def _is_later(path: KeyPath, value: Any) -> bool:
-    _, keys = _split(path)
-    return len(keys) == 1 and later_value(str(keys[0]), value)
-
-
 def _unknown_key(path: KeyPath, value: Any) -> Finding:
     table, keys = _split(path)
-    key = str(keys[-1])
-    if table is RawModel and len(keys) == 1 and later_key(key):
-        return Finding(path, f"{key} is not in this version yet", "remove it")
     return Finding(path, "unknown key", _remedy(table, path, keys, value))
 
 

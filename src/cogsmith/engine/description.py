@@ -13,9 +13,9 @@ import msgspec
 import torch
 
 from cogsmith.engine import quantization
-from cogsmith.engine.loader import asked_dtype, read_config, trusts_code
+from cogsmith.engine.loader import asked_dtype, class_for, read_config, trusts_code
 from cogsmith.errors import UserError
-from cogsmith.manifest import Code
+from cogsmith.manifest import CAUSAL_LM, Code
 from cogsmith.quant import Quant
 
 _KINDS = {
@@ -57,7 +57,7 @@ class Description:
 
 
 def describe(
-    folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None, *, task: str = "causal-lm"
+    folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None, *, task: str = CAUSAL_LM
 ) -> Description:
     """Describe the checkpoint in `folder`, in its own dtype unless `model_args` asks for another.
 
@@ -65,13 +65,10 @@ def describe(
     The model is built on torch's meta device, which has shapes and no memory. Raises MissingExtra where it is quantised
     and bitsandbytes is missing.
     """
-    from transformers import AutoModel, AutoModelForCausalLM
-
     config = read_config(folder, model_args)
     dtype = _dtype(model_args, getattr(config, "dtype", None))
     with torch.device("meta"):
-        auto_class = AutoModelForCausalLM if task == "causal-lm" else AutoModel
-        model = auto_class.from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
+        model = class_for(task, config).from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
     _, quant = quantization.asked(model_args, quant)
     settings = quantization.configuration(config, quant, str(dtype).removeprefix("torch."))
     n_params, footprint = sum(parameter.numel() for parameter in model.parameters()), model.get_memory_footprint()

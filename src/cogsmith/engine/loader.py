@@ -15,8 +15,11 @@ import torch
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine import constants, quantization
 from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.images import Images, side_of
 from cogsmith.engine.prepack import prepack_where_wanted
+from cogsmith.engine.processor import load_processor
 from cogsmith.errors import UserError
+from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS
 from cogsmith.quant import Quant
 
 _log = logging.getLogger("cogsmith.engine")
@@ -29,11 +32,15 @@ _UNSTATED_CONTEXT = 32768
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model and its tokenizer, ready to run. `tokenizer` is None where the folder holds none."""
+    """A model and its tokenizer, ready to run. `tokenizer` is None where the folder holds none.
+
+    `images` makes prompts of images, for a model that is to read some.
+    """
 
     name: str
     model: Any
     tokenizer: Any | None
+    images: Images | None = None
 
     @property
     def head_size(self) -> int:
@@ -78,8 +85,14 @@ class LoadedModel:
                 "runner": runner,
                 "tokenizer": None if self.tokenizer is None else fingerprint(self.tokenizer.get_vocab()),
                 "quantization": _quantization_name(self.model),
+                **self._image_facts(),
             },
         )
+
+    def _image_facts(self) -> dict[str, Any]:
+        if self.images is None:
+            return {}
+        return {"task": IMAGE_TEXT, "image_token": self.images.token, "image_token_id": self.images.token_id}
 
 
 def load(
@@ -90,6 +103,7 @@ def load(
     quant: Quant | None = None,
     prepack: bool | None = None,
     own_class: bool = False,
+    task: str = CAUSAL_LM,
 ) -> LoadedModel:
     """Load the checkpoint in `folder` with `from_pretrained(**model_args)`, quantised as `quant` says.
 
@@ -97,9 +111,8 @@ def load(
     is one that the CPU computes well. Either is overridden by `model_args`. `prepack` says whether a CPU's weights are
     laid out for oneDNN; None means where that changes no result. `own_class` says that the model's
     class is not transformers': that the weights are all there is checked then, and UserError raised where they are not.
-    Nothing is fetched from anywhere.
+    With the `task` "image-text" the model's processor is loaded too. Nothing is fetched from anywhere.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     limit_threads()
@@ -115,7 +128,7 @@ def load(
     quantized = quantization.arguments(config, quant, computes)
     arguments = {**defaults, **rest, **quantized, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
-    model, report = AutoModelForCausalLM.from_pretrained(folder, **arguments, output_loading_info=True)
+    model, report = class_for(task, config).from_pretrained(folder, **arguments, output_loading_info=True)
     model.eval()
     if not hasattr(model, "generation_config"):
         # Only transformers' own way of generating reads it for the model, and a class may do without that.
@@ -125,7 +138,30 @@ def load(
         constants.restore(model)
     quantization.prepare(model, quant, computes)
     prepack_where_wanted(model, prepack)
-    return LoadedModel(name, model, load_tokenizer(folder, trust=trusts_code(model_args)))
+    trust = trusts_code(model_args)
+    if task != IMAGE_TEXT:
+        return LoadedModel(name, model, load_tokenizer(folder, trust=trust))
+    processor = load_processor(folder, trust=trust)
+    return LoadedModel(name, model, processor.tokenizer, Images(processor, side_of(processor, config)))
+
+
+def class_for(task: str, config: Any) -> Any:
+    """Return transformers' Auto class for a model of `config` with this task.
+
+    Raises UserError where it is to read images and transformers knows no such model.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if task in VECTORS:
+        return AutoModel
+    if task != IMAGE_TEXT:
+        return AutoModelForCausalLM
+    if type(config) not in AutoModelForImageTextToText._model_mapping and not hasattr(config, "auto_map"):
+        raise UserError(
+            f"task is {IMAGE_TEXT!r}, and {config.model_type} is no model that reads images",
+            fix="name a vision-language model of transformers, or leave out task",
+        )
+    return AutoModelForImageTextToText
 
 
 def read_config(folder: Path, model_args: Mapping[str, Any]) -> Any:

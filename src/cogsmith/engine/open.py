@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from cogsmith.engine.base import Engine
 from cogsmith.errors import UserError
-from cogsmith.manifest import Manifest
+from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS, Manifest
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Images
 
 
 class Opened(NamedTuple):
-    """An engine that runs, and the model's tokenizer, None where it has none."""
+    """An engine that runs, the model's tokenizer, None where it has none, and what makes prompts of images."""
 
     engine: Engine
     tokenizer: Any | None
+    images: Images | None = None
 
 
 def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any]) -> Opened:
@@ -36,7 +40,7 @@ def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any])
         from cogsmith.engine.vllm.open import open_vllm
 
         return Opened(*open_vllm(checkpoint, model_args, settings.vllm, settings.limits, name=settings.name))
-    if settings.task != "causal-lm":
+    if settings.task in VECTORS:
         from cogsmith.engine.encoder_engine import EncoderEngine
         from cogsmith.engine.encoder_model import load_encoder
 
@@ -56,12 +60,13 @@ def open_engine(settings: Manifest, folder: Path, model_args: Mapping[str, Any])
             quant=settings.quant,
             prepack=settings.prepack,
             own_class=settings.code is not None,
+            task=settings.task,
         )
-        return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer)
+        return Opened(TransformersEngine(loaded, settings.limits), loaded.tokenizer, loaded.images)
 
 
 def task_of(checkpoint: Path) -> str:
-    """Tell by what is in a checkpoint folder what its model is for: vectors, or to continue text.
+    """Tell by what is in a checkpoint folder what its model is for: vectors, images, or to continue text.
 
     Vectors where sentence-transformers has written there, or config.json names a class without a head, or one whose
     head fills in masks.
@@ -71,6 +76,8 @@ def task_of(checkpoint: Path) -> str:
     try:
         stated = msgspec.json.decode((checkpoint / "config.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
-        return "causal-lm"
+        return CAUSAL_LM
+    if "vision_config" in stated:
+        return IMAGE_TEXT
     names = stated.get("architectures") or ()
-    return "encoder" if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else "causal-lm"
+    return "encoder" if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else CAUSAL_LM

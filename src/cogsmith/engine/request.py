@@ -42,6 +42,17 @@ class Constraint:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Media:
+    """What a model reads of a prompt beside its ids: pixels, and what belongs to them.
+
+    `values` are arguments of the model's forward pass over a whole prompt, as the model's own processor makes them;
+    only a row back-end looks at them. The prompt holds the image tokens that stand for them.
+    """
+
+    values: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """Continue `prompt` by up to `max_tokens` tokens.
@@ -57,6 +68,8 @@ class GenerateRequest:
     log-probability 0.
 
     `eos_ids` are the end tokens in place of the model's own, where they are given; none with an empty set.
+
+    `media` is what the prompt's image tokens stand for, where it has some.
     """
 
     prompt: tuple[int, ...]
@@ -69,6 +82,7 @@ class GenerateRequest:
     logprob_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     eos_ids: frozenset[int] | None = None
+    media: Media | None = None
 
     def ends(self, eos_ids: frozenset[int]) -> frozenset[int]:
         """Return the end tokens that count, where the model's own are `eos_ids`."""
@@ -80,12 +94,14 @@ class ScoreRequest:
     """Give the log-probability of each token of `scored`, given `prompt` and the scored tokens before it.
 
     Each comes with the `top_logprobs` most likely alternatives, none for 0, and with those of `logprob_ids`.
+    `media` is what the prompt's image tokens stand for, where it has some.
     """
 
     prompt: tuple[int, ...]
     scored: tuple[int, ...]
     top_logprobs: int = 0
     logprob_ids: tuple[int, ...] = ()
+    media: Media | None = None
 
 
 MOST_VALUES = 2**24

@@ -11,7 +11,7 @@ from cogsmith.engine.answer import Answer, Wanted
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.constraint import IMPOSSIBLE, accept, forced_events, with_forced
 from cogsmith.engine.request import Event, FailedEvent, FinishReason, ScoreRequest, TokenEvent
-from cogsmith.engine.rows.runner import RowChunk, Runner
+from cogsmith.engine.rows.runner import ImagePrompt, RowChunk, Runner
 from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.scheduler import Chunk, Scheduler
 from cogsmith.engine.sequence import Sequence as TokenSequence
@@ -134,4 +134,6 @@ def _score_request(sequence: TokenSequence) -> ScoreRequest:
 def _row_chunk(chunk: Chunk) -> RowChunk:
     sequence = chunk.sequence
     pages = () if sequence.lease is None else sequence.lease.pages
-    return RowChunk(sequence.row, chunk.start, chunk.tokens, chunk.num_wanted, pages)
+    media = sequence.request.media
+    prompt = None if media is None else ImagePrompt(len(sequence.request.prompt), media)
+    return RowChunk(sequence.row, chunk.start, chunk.tokens, chunk.num_wanted, pages, prompt)

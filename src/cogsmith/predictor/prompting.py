@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
+from cogsmith.engine.request import Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
 from cogsmith.prompts import chat, library
 from cogsmith.prompts.library import Template
-from cogsmith.prompts.messages import from_instruction, with_system
+from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_system
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Pictures
 
 _KINDS = ("prompt", "prompts", "messages", "instruction")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt's ids. The answer ends before a text of `stop`, and with a token of `end_ids`."""
+    """A prompt's ids, and its images. The answer ends before a text of `stop`, and with a token of `end_ids`."""
 
     ids: tuple[int, ...]
     stop: tuple[str, ...] = ()
     end_ids: frozenset[int] = frozenset()
+    media: Media | None = None
 
 
-def encode(inputs: TextInputs, tokenizer: Any, packaged: Prompt | None = None) -> list[Encoded]:
+class _Text(NamedTuple):
+    """A prompt as text. `special` says whether the tokenizer is to add its special tokens."""
+
+    text: str
+    special: bool = True
+
+
+def encode(
+    inputs: TextInputs, tokenizer: Any, packaged: Prompt | None = None, pictures: Pictures | None = None
+) -> list[Encoded]:
     """Return the prompts, one but for `prompts`. `packaged` is what the work directory says of prompts.
+
+    `pictures` are the images, for a model that reads some: they stand where the text has placeholders, and otherwise
+    before what the user says first.
 
     Raises RequestError where none or several kinds of prompt are given, or no template fits.
     """
@@ -40,18 +57,32 @@ def encode(inputs: TextInputs, tokenizer: Any, packaged: Prompt | None = None) -
     system = inputs.system_prompt or (packaged.system if template or kind != "prompt" else "")
     stop = _stop(inputs, packaged, template)
     ends = frozenset(token for text in stop if (token := _special_id(text, tokenizer)) is not None)
-    asked = [inputs.prompt] if kind == "prompt" else inputs.prompts
-    if kind == "messages":
-        ids = [_messages(list(inputs.messages), system, inputs, tokenizer, template)]
-    elif kind == "instruction":
-        ids = [_messages(from_instruction(inputs.instruction, inputs.input), system, inputs, tokenizer, template)]
-    elif template is not None:
-        ids = [_messages(from_instruction(text, inputs.input), system, inputs, tokenizer, template) for text in asked]
+    chats = _chats(kind, inputs, template)
+    if chats:
+        said = [_said(with_system(chat, system), inputs, tokenizer, template, pictures) for chat in chats]
     else:
         _refuse_system(system)
-        ids = [tuple(tokenizer.encode(text)) for text in asked]
+        said = [_plain(text, pictures) for text in _asked(kind, inputs)]
     texts = tuple(text for text in stop if _special_id(text, tokenizer) not in ends)
-    return [Encoded(one, texts, ends) for one in ids]
+    read = [_read(one, tokenizer, pictures) for one in said]
+    return [Encoded(ids, texts, ends, media) for ids, media in read]
+
+
+def _asked(kind: str, inputs: TextInputs) -> Sequence[str]:
+    return [inputs.prompt] if kind == "prompt" else inputs.prompts
+
+
+def _chats(kind: str, inputs: TextInputs, template: Template | None) -> list[list[dict[str, Any]]]:
+    """The conversations that are asked for; none where plain texts are to be continued."""
+    if kind == "messages":
+        return [list(inputs.messages)]
+    if kind == "instruction":
+        return [from_instruction(inputs.instruction, inputs.input)]
+    return [from_instruction(text, inputs.input) for text in _asked(kind, inputs)] if template else []
+
+
+def _plain(text: str, pictures: Pictures | None) -> _Text:
+    return _Text(text if pictures is None else before_text(text, pictures.placeholder, len(pictures)))
 
 
 def _kind(inputs: TextInputs) -> str:
@@ -86,26 +117,55 @@ def _stop(inputs: TextInputs, packaged: Prompt, template: Template | None) -> Se
     return template.stop if template else ()
 
 
-def _messages(
-    messages: list[dict[str, Any]], system: str, inputs: TextInputs, tokenizer: Any, template: Template | None
-) -> tuple[int, ...]:
-    messages = with_system(messages, system)
+def _read(said: _Text, tokenizer: Any, pictures: Pictures | None) -> tuple[tuple[int, ...], Media | None]:
+    if pictures is not None:
+        return pictures.read(said.text, special=said.special)
+    return tuple(tokenizer.encode(said.text, add_special_tokens=said.special)), None
+
+
+def _said(
+    messages: list[dict[str, Any]],
+    inputs: TextInputs,
+    tokenizer: Any,
+    template: Template | None,
+    pictures: Pictures | None,
+) -> _Text:
+    """Put messages through a template, the named one or the model's own."""
+    own = tokenizer.chat_template
+    if pictures is not None:
+        own = pictures.chat_template or own
+        messages = with_images(messages, pictures.placeholder, len(pictures))
+        if template is not None or "image" not in str(own):
+            messages = flattened(messages, pictures.placeholder)
     if template is not None:
-        special = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-        text = template.render(messages, special, add_generation_prompt=inputs.add_generation_prompt)
-        begin = special.get("bos_token")
-        # A named template is text; a packaged one of Hugging Face's kind may have written the first token itself.
-        return tuple(tokenizer.encode(text, add_special_tokens=not (begin and text.startswith(begin))))
-    if not tokenizer.chat_template:
+        return _by_name(template, messages, inputs, tokenizer, pictures)
+    if not own:
         raise RequestError("this model has no chat template", fix="send prompt instead, or name a template")
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=inputs.add_generation_prompt
+            messages, chat_template=own, tokenize=False, add_generation_prompt=inputs.add_generation_prompt
         )
     except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
         raise RequestError(f"the model's chat template refuses these messages: {error}") from error
     # The template has already written the special tokens that the text needs.
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return _Text(text, special=False)
+
+
+def _by_name(
+    template: Template,
+    messages: list[dict[str, Any]],
+    inputs: TextInputs,
+    tokenizer: Any,
+    pictures: Pictures | None,
+) -> _Text:
+    special = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    text = template.render(messages, special, add_generation_prompt=inputs.add_generation_prompt)
+    if pictures is not None:
+        # A template for images alone has no place for what the user says.
+        text = before_text(text, pictures.placeholder, len(pictures))
+    begin = special.get("bos_token")
+    # A named template is text; a packaged one of Hugging Face's kind may have written the first token itself.
+    return _Text(text, special=not (begin and text.startswith(begin)))
 
 
 def _refuse_system(system: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cogsmith import lmtp
 from cogsmith.engine.request import (
@@ -15,6 +17,9 @@ from cogsmith.engine.request import (
     ScoreRequest,
 )
 from cogsmith.lmtp import constraints
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Pictures
 
 Bitset = Callable[[lmtp.Allow], bytes]
 """Makes the bitset of a mask, over the model's ids."""
@@ -56,6 +61,21 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
         )
         for index in range(operation.n)
     ]
+
+
+def with_images(request: Request, pictures: Pictures | None) -> Request:
+    """Return a request whose prompt's placeholders are the tokens of `pictures`; None for a model that reads no images.
+
+    A prompt without image tokens stays a text. Raises RequestError where placeholders and images do not match.
+    """
+    if pictures is None:
+        return request
+    if isinstance(request, ScoreRequest):
+        pictures.require_none(request.scored, "scored")
+    if not pictures.are_in(request.prompt):
+        return request
+    prompt, media = pictures.expand(request.prompt)
+    return replace(request, prompt=prompt, media=media)
 
 
 def num_read(request: AnyRequest) -> int:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from cogsmith.errors import RequestError
+from cogsmith.manifest import ImageTransform
+from cogsmith.predictor.images import open_pictures
 from cogsmith.predictor.inputs import from_run
 from cogsmith.predictor.served import ServedModel, until_cancelled
 from cogsmith.predictor.text import stream_text
@@ -21,19 +24,25 @@ class LanguageModel(ServedModel):
         self,
         *,
         ops_batch_json: str = "",
+        image: Sequence[Path] | None = None,
+        image_transform: ImageTransform | None = None,
         **inputs: Any,
     ) -> Iterator[str]:
         """Answer one prediction: LMTP lines for `ops_batch_json`, else plain text by `inputs.from_run`.
 
-        Returns a generator at once, which Cog then reads on a thread of its own. Raises RequestError where inputs
-        contradict each other; faults of an LMTP operation come in-band.
+        `image` are the files of the images that the model is to read, if it reads any. Returns a generator at once,
+        which Cog then reads on a thread of its own. Raises RequestError where inputs contradict each other; faults of
+        an LMTP operation come in-band.
         """
         asked = from_run(**inputs)
         if ops_batch_json and asked.is_given:
             raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")
+        transform = image_transform or self._manifest.image_transform
+        pictures = open_pictures(image or (), self._images, transform)
         mailbox, meter = self._begin()
         if ops_batch_json:
-            chunks = self._lmtp(ops_batch_json, mailbox, meter)
+            chunks = self._lmtp(ops_batch_json, mailbox, meter, pictures)
         else:
-            chunks = stream_text(asked, self._engine, self._tokenizer, mailbox, meter, self._manifest.prompt)
+            packaged = self._manifest.prompt
+            chunks = stream_text(asked, self._engine, self._tokenizer, mailbox, meter, packaged, pictures)
         return until_cancelled(chunks)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cog
 
@@ -16,6 +17,9 @@ from cogsmith.predictor import cancel
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Pictures
 
 _log = logging.getLogger("cogsmith.predictor")
 
@@ -32,7 +36,7 @@ class ServedModel(cog.BaseRunner):  # type: ignore[misc]
         folder = Path.cwd()
         self._manifest = manifest.read(folder)
         model_args = manifest.model_args(self._manifest)
-        self._engine, self._tokenizer = open_engine(self._manifest, folder, model_args)
+        self._engine, self._tokenizer, self._images = open_engine(self._manifest, folder, model_args)
         info = self._engine.info
         _log.info(
             "%s is ready after %.1f s: %.1f M parameters, %s on %s, %s rows",
@@ -54,9 +58,12 @@ class ServedModel(cog.BaseRunner):  # type: ignore[misc]
             hook.on_cancel(mailbox.cancel)
         return mailbox, meter
 
-    def _lmtp(self, ops_batch_json: str, mailbox: Mailbox, meter: Meter) -> Iterator[str]:
-        """Answer a batch of LMTP operations."""
-        session = Session(self._engine, self._manifest.limits, mailbox, meter, tokenizer=self._tokenizer)
+    def _lmtp(
+        self, ops_batch_json: str, mailbox: Mailbox, meter: Meter, pictures: Pictures | None = None
+    ) -> Iterator[str]:
+        """Answer a batch of LMTP operations. `pictures` are those that the prediction brought."""
+        limits, tokenizer = self._manifest.limits, self._tokenizer
+        session = Session(self._engine, limits, mailbox, meter, tokenizer=tokenizer, pictures=pictures)
         return session.run(ops_batch_json)
 
 

@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogsmith import lmtp
 from cogsmith.detokenize import Stopping
@@ -22,11 +22,14 @@ from cogsmith.predictor.info import model_info
 from cogsmith.predictor.mailbox import DeadlinePassed, EndedEvent, Mailbox, StreamEvent
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.registry import RUNNING, Registry
-from cogsmith.predictor.requests import branch_requests, num_read, plain_request
+from cogsmith.predictor.requests import branch_requests, num_read, plain_request, with_images
 from cogsmith.predictor.streams import Branch, PlainStream, Stream
 from cogsmith.predictor.text import plain_decode
 from cogsmith.predictor.tokenizer import tokenizer_files
 from cogsmith.predictor.vectors import MOST_IN_A_LINE, VectorStream, embed_request
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Pictures
 
 _log = logging.getLogger("cogsmith.predictor")
 
@@ -43,7 +46,9 @@ class _Running:
 class Session:
     """Runs one batch on an engine.
 
-    `tokenizer` is the model's, None where it has none; `registry` knows the branches that other predictions may cancel.
+    `tokenizer` is the model's, None where it has none; `pictures` the images that came with the batch, for a model that
+    reads some: every prompt with image tokens is of all of them. `registry` knows the branches that other predictions
+    may cancel.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Session:
         meter: Meter,
         *,
         tokenizer: Any | None = None,
+        pictures: Pictures | None = None,
         registry: Registry = RUNNING,
     ) -> None:
         self._engine = engine
@@ -61,6 +67,7 @@ class Session:
         self._mailbox = mailbox
         self._meter = meter
         self._tokenizer = tokenizer
+        self._pictures = pictures
         self._registry = registry
         self._running: dict[int, _Running] = {}
         self._keys = itertools.count()
@@ -115,7 +122,7 @@ class Session:
             case lmtp.Embed():
                 yield from self._begin_vectors(operation)
             case lmtp.Generate() | lmtp.Score():
-                yield from self._submit(plain_request(operation), PlainStream(stream_id))
+                yield from self._begin_plain(operation)
 
     def _begin_vectors(self, operation: lmtp.Embed) -> Iterator[lmtp.AnyReply]:
         try:
@@ -133,14 +140,24 @@ class Session:
             return lmtp.End(stream_id=stream_id, finish_reason="error", error=str(error))
         return lmtp.TokenizerFiles(stream_id=stream_id, tokenizer=tokenizer, special=special)
 
+    def _begin_plain(self, operation: lmtp.Generate | lmtp.Score) -> Iterator[lmtp.AnyReply]:
+        stream = PlainStream(operation.stream_id)
+        try:
+            request = with_images(plain_request(operation), self._pictures)
+        except RequestError as error:
+            yield from stream.receive(FailedEvent(str(error)))
+            return
+        yield from self._submit(request, stream)
+
     def _begin_branches(self, operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore) -> Iterator[lmtp.AnyReply]:
-        for index, request in enumerate(branch_requests(operation, self._bitset)):
+        for index, asked in enumerate(branch_requests(operation, self._bitset)):
             try:
                 stopping = self._stopping(operation)
+                request = with_images(asked, self._pictures)
             except RequestError as error:
                 yield lmtp.End(stream_id=operation.stream_id, finish_reason="error", error=str(error))
                 return
-            branch = Branch(operation.stream_id, index, len(operation.prompt), self._mailbox.elapsed, stopping)
+            branch = Branch(operation.stream_id, index, len(request.prompt), self._mailbox.elapsed, stopping)
             yield from self._submit(request, branch, operation.deadline_ms, operation.cancel_key)
 
     def _stopping(self, operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore) -> Stopping | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogsmith.detokenize import Decode, StopStrings, TextDecoder
 from cogsmith.engine.base import Engine, EngineInfo, Handle
@@ -20,17 +20,27 @@ from cogsmith.predictor.mailbox import Mailbox, StreamEvent
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.prompting import Encoded, encode
 
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Pictures
+
 
 def stream_text(
-    inputs: TextInputs, engine: Engine, tokenizer: Any, mailbox: Mailbox, meter: Meter, packaged: Prompt | None = None
+    inputs: TextInputs,
+    engine: Engine,
+    tokenizer: Any,
+    mailbox: Mailbox,
+    meter: Meter,
+    packaged: Prompt | None = None,
+    pictures: Pictures | None = None,
 ) -> Iterator[str]:
     """Yield the continuation's text piece by piece, whole characters only, and nothing of a stop text.
 
     For `prompts` it is one piece, the JSON array of their texts; with `stream="cumulative"` each is a line of JSON,
-    `{"text": all so far, "end_of_content": whether it is all}`. Raises RequestError for what cannot be answered;
-    Cancelled and DeadlinePassed as the mailbox says.
+    `{"text": all so far, "end_of_content": whether it is all}`. Every prompt is of all `pictures`. Raises RequestError
+    for what cannot be answered; Cancelled and DeadlinePassed as the mailbox says.
     """
-    prompts = [_fitted(one, inputs, engine.info, packaged) for one in encode(inputs, tokenizer, packaged)]
+    encoded = encode(inputs, tokenizer, packaged, pictures)
+    prompts = [_fitted(one, inputs, engine.info, packaged, pictures) for one in encoded]
     requests = [_request(one, inputs, engine.info) for one in prompts]
     decode = decoder_of(tokenizer, skip_special_tokens=inputs.skip_special_tokens)
     try:
@@ -145,8 +155,10 @@ def _cumulative(pieces: Iterator[str]) -> Iterator[str]:
     yield json.dumps({"text": text, "end_of_content": True}, ensure_ascii=False) + "\n"
 
 
-def _fitted(prompt: Encoded, inputs: TextInputs, info: EngineInfo, packaged: Prompt | None) -> Encoded:
-    """Cut the beginning of a prompt that leaves too little room for the answer, where that is wanted."""
+def _fitted(
+    prompt: Encoded, inputs: TextInputs, info: EngineInfo, packaged: Prompt | None, pictures: Pictures | None
+) -> Encoded:
+    """Cut the beginning of a prompt that leaves too little room for the answer, where that is wanted; no image."""
     wanted = inputs.truncate_prompt
     if wanted is None:
         wanted = packaged is not None and packaged.truncate
@@ -158,7 +170,10 @@ def _fitted(prompt: Encoded, inputs: TextInputs, info: EngineInfo, packaged: Pro
             f"max_new_tokens is {inputs.max_new_tokens}, and the context holds {info.max_context} tokens in all",
             fix=f"ask for fewer than {info.max_context}",
         )
-    return replace(prompt, ids=prompt.ids[-room:])
+    if pictures is None or prompt.media is None:
+        return replace(prompt, ids=prompt.ids[-room:])
+    ids, media = pictures.shortened(prompt.ids, prompt.media, room)
+    return replace(prompt, ids=ids, media=media)
 
 
 def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateRequest:
@@ -175,4 +190,5 @@ def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateR
         min_tokens=inputs.min_new_tokens,
         constraint=inputs.constraint,
         eos_ids=ends,
+        media=prompt.media,
     )

@@ -39,6 +39,50 @@ def with_system(messages: Sequence[Message], system: str) -> list[Message]:
     return [{"role": "system", "content": system}, *messages]
 
 
+def before_text(text: str, placeholder: str, count: int) -> str:
+    """Return a text with `count` image placeholders before it, a line each, unless it has some of its own."""
+    return text if placeholder in text else (placeholder + "\n") * count + text
+
+
+def with_images(messages: Sequence[Message], placeholder: str, count: int) -> list[Message]:
+    """Return messages whose first one of the user begins with `count` images, unless they say themselves where.
+
+    They do so by parts of the content, `{"type": "image"}`, or by the placeholder in a text.
+    """
+    messages = [*messages]
+    said = [part for message in messages for part in _parts(message)]
+    if any(part.get("type") == "image" or placeholder in str(part.get("text", "")) for part in said):
+        return messages
+    for place, message in enumerate(messages):
+        if message.get("role") == "user" and count:
+            messages[place] = message | {"content": [*({"type": "image"} for _ in range(count)), *_parts(message)]}
+            break
+    return messages
+
+
+def flattened(messages: Sequence[Message], placeholder: str) -> list[Message]:
+    """Return messages whose contents are texts, for templates that know no other: an image is a line of its own.
+
+    LLaVA writes them so: `<image>`, a line break, and what is said of it.
+    """
+    return [message | {"content": _flat(message, placeholder)} for message in messages]
+
+
+def _flat(message: Message, placeholder: str) -> Any:
+    parts = _parts(message)
+    if isinstance(message.get("content"), str) or not all(part.get("type") in ("image", "text") for part in parts):
+        return message.get("content")
+    return "".join(placeholder + "\n" if part["type"] == "image" else str(part.get("text", "")) for part in parts)
+
+
+def _parts(message: Message) -> list[Message]:
+    """The parts of a message's content, which may be one text."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return [part for part in content if isinstance(part, dict)]
+    return [{"type": "text", "text": content}] if isinstance(content, str) and content else []
+
+
 def _pair(pair: Sequence[str | None], *, is_last: bool) -> tuple[str, str | None]:
     question, answer = (None, None) if isinstance(pair, str) or len(pair) != 2 else pair
     if not isinstance(question, str):

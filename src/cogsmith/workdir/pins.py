@@ -16,6 +16,7 @@ import cogsmith
 from cogsmith.config.model import Model
 from cogsmith.config.rules import exact_version
 from cogsmith.errors import InternalError
+from cogsmith.manifest import IMAGE_TEXT
 
 _EVERY_CONTAINER = (
     "accelerate",
@@ -29,6 +30,7 @@ _EVERY_CONTAINER = (
     "transformers",
 )
 _QUANTISED = ("bitsandbytes",)
+_IMAGES = ("pillow",)
 _VLLM = ("jinja2", "llguidance", "msgspec", "numpy", "safetensors", "tokenizers", "torch", "transformers", "vllm")
 
 
@@ -53,6 +55,8 @@ def _own(model: Model, shape: Mapping[str, Any]) -> dict[str, str]:
     if model.engine == "vllm":
         return {name: _pin(name, "vllm") for name in _VLLM}
     versions = {name: _pin(name, "engine") for name in _EVERY_CONTAINER}
+    if model.task == IMAGE_TEXT:
+        versions |= {name: _pin(name, "images") for name in _IMAGES}
     return versions | ({name: _pin(name, "quant") for name in _QUANTISED} if _needs_bitsandbytes(model, shape) else {})
 
 

@@ -17,7 +17,7 @@ import cogsmith
 from cogsmith.config.model import Model, Project
 from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
-from cogsmith.manifest import FILE_NAME, MODEL_CODE, Manifest
+from cogsmith.manifest import FILE_NAME, IMAGE_TEXT, MODEL_CODE, Manifest
 from cogsmith.prompts import library
 from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import pins, schema, signature
@@ -107,6 +107,7 @@ def _context(
         "sdk_version": pins.sdk_version(),
         "requirements": pins.requirements(model, shape),
         "has_code": code is not None,
+        "reads_images": model.task == IMAGE_TEXT,
         "prompt_templates": library.names(),
         "gives_vectors": model.task in _PREDICTORS,
     }
@@ -119,6 +120,7 @@ def _manifest(model: Model, resolved_uri: str, code: CustomCode | None) -> Manif
         cogsmith=cogsmith.__version__,
         allow_pickle=model.allow_pickle,
         task=model.task,
+        image_transform=model.image_transform,
         engine=model.engine,
         model_args=dict(model.model_args),
         vllm=dict(model.vllm),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from cogsmith.engine.rows.batch import whole_cache
 from cogsmith.engine.rows.budget import kv_budget
 from cogsmith.engine.rows.forward import Forward
 from cogsmith.engine.rows.hazards import Hazards, hazards
+from cogsmith.engine.rows.image_test import ImageTest
 from cogsmith.engine.rows.kernels import kernels_for
 from cogsmith.engine.rows.packed import paged_layers
 from cogsmith.engine.rows.padded import PaddedRunner
@@ -25,7 +26,7 @@ from cogsmith.engine.rows.recompute import RecomputeRunner
 from cogsmith.engine.rows.regimes import RegimesRunner
 from cogsmith.engine.rows.runner import Runner
 from cogsmith.engine.rows.self_test import NOT_THIS_ONE, SelfTest
-from cogsmith.engine.rows.solo import SoloRunner, UnchunkedRunner
+from cogsmith.engine.rows.solo import SoloRunner, UnchunkedRunner, WholePromptRunner
 from cogsmith.errors import UserError
 from cogsmith.manifest import Limits
 
@@ -67,19 +68,22 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
     forward = Forward(loaded.model)
     dangers = hazards(forward.config)
     self_test = SelfTest(forward, loaded.vocab_size)
-    room = _Room(limits, _context(forward.config, limits, dangers))
+    room = _Room(limits, _context(forward.config, limits, dangers, has_images=loaded.images is not None))
     border = dangers.one_regime_until
     if border is not None and room.context <= border:
         border = None
     if couples_rows(loaded.model):
         allowed = tuple(name for name in allowed if name in _ALONE)
-    if "packed" in allowed and dangers.windows is not None and border is None:
+    if loaded.images is None and "packed" in allowed and dangers.windows is not None and border is None:
         rows = _packed(forward, self_test, room, dangers.windows)
         if rows is not None:
             return rows
     if room.context > (dangers.batched_until or _ANY):
         allowed = tuple(name for name in allowed if not name.startswith("padded"))
     makers = _makers(loaded, forward)
+    if loaded.images is not None:
+        name = _with_images(loaded, forward, self_test, {name: makers[name] for name in makers if name in allowed})
+        return room.rows(name, makers[name], _cached_bytes(loaded, forward), [forward.device])
     name = next((name for name in makers if name in allowed and self_test.passes(makers[name]())), "recompute")
     bytes_per_token = _cached_bytes(loaded, forward)
     if border is not None:
@@ -88,11 +92,33 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
     return room.rows(name, makers[name], bytes_per_token, [forward.device])
 
 
-def _context(config: Any, limits: Limits, dangers: Hazards) -> int:
+def _with_images(
+    loaded: LoadedModel, forward: Forward, self_test: SelfTest, makers: Mapping[str, Callable[[], Runner]]
+) -> str:
+    """Name the first back-end that is right for texts and for images.
+
+    Raises UserError where none gives what transformers itself generates from an image: there is no last resort then.
+    """
+    image_test = ImageTest(loaded, forward, self_test)
+    for name, new_runner in makers.items():
+        if name != "recompute" and self_test.passes(new_runner()) and image_test.passes(new_runner()):
+            return name
+    raise UserError(
+        f"{type(loaded.model).__name__} goes on after an image otherwise than transformers itself does",
+        fix="serve another model: the answers of this one would be wrong",
+    )
+
+
+def _context(config: Any, limits: Limits, dangers: Hazards, *, has_images: bool) -> int:
     """The longest text that is right, as far as memory allows, in tokens."""
     context = min(longest_context(config, limits.max_context), dangers.defined_until or _ANY)
     border = dangers.one_regime_until
-    if border is not None and context > border and limits.max_context is None:
+    if border is None or context <= border:
+        return context
+    if has_images:
+        # A row that crosses it is computed anew, which a prompt with images cannot be from its ids alone.
+        return border
+    if limits.max_context is None:
         # Longer texts cost batches and shared beginnings: only for those who ask for them.
         _log.warning("texts beyond %d tokens are computed otherwise: limits.max_context allows them", border)
         return border
@@ -136,10 +162,11 @@ class _Room:
 
 def _makers(loaded: LoadedModel, forward: Forward) -> dict[str, Callable[[], Runner]]:
     new_cache = partial(whole_cache, forward.config)
+    plain = SoloRunner if loaded.images is None else WholePromptRunner
     return {
-        "padded": lambda: PaddedRunner(forward, SoloRunner(forward, new_cache)),
+        "padded": lambda: PaddedRunner(forward, plain(forward, new_cache)),
         "padded_unchunked": lambda: PaddedRunner(forward, UnchunkedRunner(forward, new_cache)),
-        "solo": lambda: SoloRunner(forward, loaded.new_cache),
+        "solo": lambda: plain(forward, loaded.new_cache),
         "solo_unchunked": lambda: UnchunkedRunner(forward, loaded.new_cache),
         "recompute": lambda: RecomputeRunner(forward),
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from cogsmith.engine.request import Media
+
 NewCache = Callable[[], Any]
 
 
@@ -29,6 +31,8 @@ class Forward:
         # Mamba and its kind; one that knows neither would ignore its cache without a word.
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+        # Where a model of Qwen-VL's kind keeps how far its positions lag behind the count of tokens.
+        self._lagging = next((part for part in model.modules() if hasattr(part, "rope_deltas")), None)
         self.config = model.config
         self.head_size = int(model.get_output_embeddings().weight.shape[0])
         self.device: torch.device = model.get_input_embeddings().weight.device
@@ -59,6 +63,40 @@ class Forward:
             arguments["logits_to_keep"] = max(1, num_wanted)
         logits: torch.Tensor = self._model(**arguments).logits
         return logits if num_wanted is None else logits[:, logits.shape[1] - num_wanted :]
+
+    def with_media(
+        self, input_ids: torch.Tensor, media: Media, cache: Any, *, num_wanted: int
+    ) -> tuple[torch.Tensor, int]:
+        """Run a whole prompt `[1, tokens]` with its images; an empty `cache` takes it up.
+
+        Returns the logits as a call does, `[1, num_wanted, head_size]`, and what is to be added to the number of tokens
+        before one to get its position: an image may take fewer positions than tokens.
+        """
+        arguments = self._arguments(input_ids, uses_cache=True) | {self._cache_name: cache}
+        if self._keeps_logits:
+            arguments["logits_to_keep"] = max(1, num_wanted)
+        # Where images are, positions are the model's own matter.
+        logits: torch.Tensor = self._model(**arguments, **self.placed(media)).logits
+        return logits[:, logits.shape[1] - num_wanted :], self.forget_lag()
+
+    def placed(self, media: Media) -> dict[str, Any]:
+        """Return the media's arguments on the model's device, numbers that are no indices in its dtype."""
+        dtype = self._model.dtype
+        return {
+            name: value.to(self.device, dtype if value.is_floating_point() else None)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in media.values.items()
+        }
+
+    def forget_lag(self) -> int:
+        """Return by how much positions after the last images differ from the count of tokens; the model forgets it."""
+        if self._lagging is None or self._lagging.rope_deltas is None:
+            return 0
+        lag = int(self._lagging.rope_deltas.reshape(-1)[0])
+        # The model would go on from here with any text that comes next.
+        self._lagging.rope_deltas = None
+        return lag
 
     def packed(self, input_ids: torch.Tensor, position_ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Run the tokens of many rows in one line, `[1, tokens]`, without a cache: attention keeps them apart.

@@ -9,6 +9,15 @@ from typing import Protocol
 import torch
 
 from cogsmith.engine.kv.memory import PageChange
+from cogsmith.engine.request import Media
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """The beginning of a row's text that is computed in one pass: its first `num_tokens` tokens, with `media`."""
+
+    num_tokens: int
+    media: Media
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +25,8 @@ class RowChunk:
     """New tokens of one row: they follow the `start` tokens whose keys and values are there already.
 
     The logits after each of the last `num_wanted` tokens are returned. A row begins with its first chunk. `pages` are
-    the row's in order, with room for these tokens too; only a back-end that shares beginnings looks at them.
+    the row's in order, with room for these tokens too; only a back-end that shares beginnings looks at them. Of a row
+    with images, every chunk has the `prompt`.
     """
 
     row: int
@@ -24,6 +34,7 @@ class RowChunk:
     tokens: Sequence[int]
     num_wanted: int
     pages: Sequence[int] = ()
+    prompt: ImagePrompt | None = None
 
 
 class Runner(Protocol):

@@ -33,7 +33,7 @@ _PAGES_PER_TEXT = -(-(max(_PROMPT_LENGTHS) + _NUM_DECODED) // PAGE_SIZE)
 # Far-off tokens' log-probabilities are noise in half precision; the likely ones are what a fault would show in.
 _NUM_COMPARED = 32
 # In float32 the measured noise can be zero by luck.
-_LEAST_TOLERANCE = 1e-3
+LEAST_TOLERANCE = 1e-3
 # SmolLM2's noise in bfloat16 is 0.12; an ignored mask, or positions one off, show as 1 to 2.5.
 _TIMES_NOISE = 3.0
 
@@ -56,7 +56,7 @@ class SelfTest:
     def tolerance(self) -> float:
         """How far honest noise may take a stepwise run from a plain pass. Measured only when it is asked for."""
         with torch.inference_mode():
-            return max(_LEAST_TOLERANCE, _TIMES_NOISE * self._deviation(self._recompute))
+            return max(LEAST_TOLERANCE, _TIMES_NOISE * self._deviation(self._recompute))
 
     @property
     def num_pages(self) -> int:
@@ -71,16 +71,23 @@ class SelfTest:
         except NOT_THIS_ONE as error:
             _log.info("%s does not fit: %s: %s", type(runner).__name__, type(error).__name__, error)
             return False
-        fits = deviation <= _LEAST_TOLERANCE or deviation <= self.tolerance  # False for NaN too
+        fits = deviation <= LEAST_TOLERANCE or deviation <= self.tolerance  # False for NaN too
         if not fits:
             _log.info("%s is off by %.3g, more than %.3g", type(runner).__name__, deviation, self.tolerance)
         return fits
 
     def _deviation(self, runner: Runner) -> float:
-        """Mean absolute difference of the likely tokens' log-probabilities, at the worst position."""
-        actual = torch.log_softmax(torch.cat(_run_ragged(runner, self._texts)).float(), dim=-1)
-        top = self._plain.topk(min(_NUM_COMPARED, self._plain.shape[-1])).indices
-        return float((self._plain.gather(-1, top) - actual.gather(-1, top)).abs().mean(-1).max())
+        return deviation(self._plain, torch.cat(_run_ragged(runner, self._texts)))
+
+
+def deviation(plain: torch.Tensor, actual: torch.Tensor) -> float:
+    """Mean absolute difference of the likely tokens' log-probabilities, at the worst position.
+
+    Both are logits `[positions, head_size]`, or log-probabilities already.
+    """
+    plain, actual = torch.log_softmax(plain.float(), dim=-1), torch.log_softmax(actual.float(), dim=-1)
+    top = plain.topk(min(_NUM_COMPARED, plain.shape[-1])).indices
+    return float((plain.gather(-1, top) - actual.gather(-1, top)).abs().mean(-1).max())
 
 
 def _text(length: int, vocab_size: int) -> list[int]:

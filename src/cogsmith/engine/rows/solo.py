@@ -14,13 +14,15 @@ from cogsmith.engine.rows.runner import OwnCaches, RowChunk
 class SoloRunner(OwnCaches):
     """Runs one row after the other. Slow with many rows, and never wrong about padding.
 
-    `caches` are those of the rows that have been computed in part; whoever takes one out goes on with that row.
+    `caches` are those of the rows that have been computed in part; whoever takes one out goes on with that row. `lags`
+    is what is to be added to the number of tokens before one to get its position, for rows where that is not 0.
     """
 
     def __init__(self, forward: Forward, new_cache: NewCache) -> None:
         self._forward = forward
         self._new_cache = new_cache
         self.caches: dict[int, Any] = {}
+        self.lags: dict[int, int] = {}
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
@@ -29,6 +31,7 @@ class SoloRunner(OwnCaches):
     def close_row(self, row: int) -> None:
         """Forget a row, which may never have had a chunk."""
         self.caches.pop(row, None)
+        self.lags.pop(row, None)
 
     def _run(self, chunk: RowChunk) -> torch.Tensor:
         return self._pass(chunk)
@@ -36,17 +39,18 @@ class SoloRunner(OwnCaches):
     def _pass(self, chunk: RowChunk) -> torch.Tensor:
         device = self._forward.device
         ids = torch.tensor([list(chunk.tokens)], device=device)
-        positions = torch.arange(chunk.start, chunk.start + len(chunk.tokens), device=device)[None]
+        first = chunk.start + self.lags.get(chunk.row, 0)
+        positions = torch.arange(first, first + len(chunk.tokens), device=device)[None]
         if chunk.start == 0:
             self.caches[chunk.row] = self._new_cache()
         return self._forward(ids, self.caches[chunk.row], num_wanted=chunk.num_wanted, position_ids=positions)[0]
 
 
-class UnchunkedRunner(SoloRunner):
-    """For a state that goes on by single tokens only, as Mamba's does: its scan of several begins with nothing.
+class WholePromptRunner(SoloRunner):
+    """For prompts with images, which no border of a chunk may cut.
 
     A prompt is held back until logits are wanted and then computed at once, so it may hold up the other rows. What
-    follows is computed token by token.
+    follows it is computed without its images, as transformers' own way of generating does.
     """
 
     def __init__(self, forward: Forward, new_cache: NewCache) -> None:
@@ -61,14 +65,40 @@ class UnchunkedRunner(SoloRunner):
     def _run(self, chunk: RowChunk) -> torch.Tensor:
         held = [] if chunk.start == 0 else self._held.pop(chunk.row, None)
         if held is None:
-            return self._run_singly(chunk)
+            return self._go_on(chunk)
         text = [*held, *chunk.tokens]
         if not chunk.num_wanted:
             self._held[chunk.row] = text
             return torch.empty((0, self._forward.head_size), device=self._forward.device)
-        return self._pass(RowChunk(chunk.row, 0, text, chunk.num_wanted))
+        return self._begin(RowChunk(chunk.row, 0, text, chunk.num_wanted, prompt=chunk.prompt))
 
-    def _run_singly(self, chunk: RowChunk) -> torch.Tensor:
+    def _begin(self, chunk: RowChunk) -> torch.Tensor:
+        """Compute a row's first tokens, its whole prompt at least."""
+        prompt = chunk.prompt
+        if prompt is None:
+            return self._pass(chunk)
+        tokens, rest = chunk.tokens[: prompt.num_tokens], chunk.tokens[prompt.num_tokens :]
+        num_wanted = max(0, chunk.num_wanted - len(rest))
+        cache = self.caches[chunk.row] = self._new_cache()
+        ids = torch.tensor([list(tokens)], device=self._forward.device)
+        logits, self.lags[chunk.row] = self._forward.with_media(ids, prompt.media, cache, num_wanted=num_wanted)
+        if not rest:
+            return logits[0]
+        behind = RowChunk(chunk.row, len(tokens), rest, chunk.num_wanted - num_wanted)
+        return torch.cat([logits[0], self._go_on(behind)])
+
+    def _go_on(self, chunk: RowChunk) -> torch.Tensor:
+        """Compute what follows a row's first tokens."""
+        return self._pass(chunk)
+
+
+class UnchunkedRunner(WholePromptRunner):
+    """For a state that goes on by single tokens only, as Mamba's does: its scan of several begins with nothing.
+
+    Prompts are computed at once, what follows token by token.
+    """
+
+    def _go_on(self, chunk: RowChunk) -> torch.Tensor:
         first_wanted = len(chunk.tokens) - chunk.num_wanted
         singles = [
             RowChunk(chunk.row, chunk.start + index, [token], int(index >= first_wanted))

@@ -1,0 +1,103 @@
+"""Prompts with images: tiny random models of many families against transformers' own `generate`."""
+
+import pytest
+import torch
+
+from cogsmith.engine.images import Pictures
+from cogsmith.engine.request import GenerateRequest, ScoreRequest
+from cogsmith.engine.rows.choose import ALL
+from cogsmith.engine.transformers_engine import TransformersEngine
+from cogsmith.errors import RequestError, UserError
+from cogsmith.manifest import Limits
+
+from .models import plain_logprobs, run
+from .vision import FAMILIES, generated, loaded, picture
+
+NEW = 10
+PROMPTS = (
+    ("{0}\nWhat is it? ", ((60, 40),)),
+    ("Describe it at some length, please: {0} and then say no more. ", ((40, 60),)),
+    ("One {0}, two {0}, three. ", ((64, 64), (60, 40))),
+)
+
+
+def asked(model):
+    """Prompts of one and of two images: ids, media, and what transformers generates from the same text and pixels."""
+    made = []
+    for text, sizes in PROMPTS:
+        text = text.format(model.images.token)
+        pictures = [picture(seed, size) for seed, size in enumerate(sizes)]
+        inputs = model.images.processor(text=[text], images=pictures, return_tensors="pt")
+        ids, media = Pictures(model.images, pictures).read(text, special=True)
+        assert list(ids) == inputs["input_ids"][0].tolist()
+        made.append((ids, media, *generated(model.model, inputs, NEW)))
+    return made
+
+
+@pytest.mark.parametrize("back_ends", [ALL, ("solo",)])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "paligemma"])
+def test_family_equals_plain_transformers(tmp_path, family, back_ends):
+    model = loaded(tmp_path, family)
+    truth = asked(model)
+    text = tuple(range(40, 80))
+    engine = TransformersEngine(model, Limits(max_batch_size=5), max_prompt_tokens_per_step=24, back_ends=back_ends)
+    generate = [GenerateRequest(ids, NEW, media=media, eos_ids=frozenset()) for ids, media, _, _ in truth]
+    score = [ScoreRequest(ids, tuple(tokens), media=media) for ids, media, tokens, _ in truth]
+    *results, plain = run(engine, *generate, *score, ScoreRequest(text[:20], text[20:]))
+    engine.close()
+    assert engine.info.details["runner"] == ("padded" if back_ends is ALL else "solo")
+    for events, (_, _, tokens, logprobs) in zip(results, [*truth, *truth], strict=True):
+        assert [event.token for event in events] == tokens
+        expected = [row[token].item() for row, token in zip(logprobs, tokens, strict=True)]
+        assert [event.logprob for event in events] == pytest.approx(expected, abs=1e-4)
+    rows = plain_logprobs(model.model, text)[19:-1]
+    expected = [row[token].item() for row, token in zip(rows, text[20:], strict=True)]
+    assert [event.logprob for event in plain] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_that_reads_prompts_in_both_directions_is_refused(tmp_path):
+    with pytest.raises(UserError, match="both directions"):
+        TransformersEngine(loaded(tmp_path, "paligemma"), Limits())
+
+
+def test_a_back_end_that_loses_the_image_is_refused(tmp_path, monkeypatch):
+    from cogsmith.engine.rows.forward import Forward
+
+    model = loaded(tmp_path)
+    right = Forward.with_media
+
+    def wrong(self, ids, media, cache, *, num_wanted):
+        right(self, ids, media, cache, num_wanted=num_wanted)
+        return self(ids, model.new_cache(), num_wanted=num_wanted), 0
+
+    monkeypatch.setattr(Forward, "with_media", wrong)
+    with pytest.raises(UserError, match="otherwise than transformers"):
+        TransformersEngine(model, Limits())
+
+
+def test_ids_take_placeholders_or_all_tokens(tmp_path):
+    model = loaded(tmp_path)
+    token = model.images.token_id
+    pictures = Pictures(model.images, [picture(0), picture(1)])
+    ids, media = pictures.expand((1, token, 2, token, 3))
+    assert ids == (1, *[token] * 16, 2, *[token] * 16, 3)
+    again, same = pictures.expand(ids)
+    assert again == ids
+    assert torch.equal(same.values["pixel_values"], media.values["pixel_values"])
+    for wrong, named in (((1, 2), "0 image placeholders"), ((token,), "1 image placeholders"), (ids[:-3], "30 image")):
+        with pytest.raises(RequestError, match=rf"(?s){named}.*2 images are given"):
+            pictures.expand(wrong)
+    with pytest.raises(RequestError, match=r"(?s)1 image placeholders.*0 images"):
+        Pictures(model.images, []).expand((token,))
+
+
+def test_what_is_cut_is_never_of_an_image(tmp_path):
+    model = loaded(tmp_path)
+    token = model.images.token_id
+    pictures = Pictures(model.images, [picture()])
+    ids, media = pictures.expand((1, 2, token, 3, 4, 5))
+    assert pictures.shortened(ids, media, 18)[0] == (*[token] * 16, 4, 5)
+    assert pictures.shortened(ids, media, 16)[0] == (token,) * 16
+    assert pictures.shortened(ids, media, 99)[0] == ids
+    with pytest.raises(RequestError, match="the images take 16 tokens, and there is room for 15"):
+        pictures.shortened(ids, media, 15)
