@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def connection(
-    endpoint: str, token: str | None, tokenizer: str | None, model: str | None, **model_args: Any
+    endpoint: str,
+    token: str | None,
+    tokenizer: str | None,
+    model: str | None,
+    images: Sequence[str] = (),
+    **model_args: Any,
 ) -> Connection:
     """Return a connection to an endpoint as `connect` takes it, or to a model that is run in this process.
 
@@ -54,7 +60,7 @@ def connection(
     """
     retries.setLevel(logging.INFO)
     retries.addHandler(_RETRIES)
-    return connect(_place(endpoint), token=token, tokenizer=tokenizer, model=model, **model_args)
+    return connect(_place(endpoint), token=token, tokenizer=tokenizer, model=model, images=images, **model_args)
 
 
 def is_local(endpoint: str) -> bool:

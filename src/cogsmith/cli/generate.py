@@ -59,6 +59,10 @@ def command(
     template: Annotated[
         str | None, typer.Option(help="A named prompt template, in place of the model's own; prompts are instructions.")
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", help="Image files that every prompt is about, for a model that reads images."),
+    ] = None,
     max_tokens: Annotated[
         int,
         typer.Option(
@@ -180,7 +184,7 @@ def command(
     show = printer(asked[0]) if stream else None
 
     def work() -> list[Outcome]:
-        opened = connection(endpoint, token, tokenizer, model, **arguments)
+        opened = connection(endpoint, token, tokenizer, model, image or (), **arguments)
         return asyncio.run(
             generate(opened, asked, runs, template=chosen_template, batch_size=max_batch_size, warmup=warmup, show=show)
         )

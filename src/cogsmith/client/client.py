@@ -49,9 +49,10 @@ class AsyncClient:
         model: str | None = None,
         timeouts: Timeouts,
         max_recoveries: int = 2,
+        num_images: int = 0,
     ) -> None:
         self._multiplexer = Multiplexer(transport, timeouts.first_output)
-        self._handshake = Handshake(self._multiplexer, tokenizer, model)
+        self._handshake = Handshake(self._multiplexer, tokenizer, model, num_images)
         self._model = model
         self._max_recoveries = max_recoveries
 

@@ -15,28 +15,30 @@ from typing import Any
 import httpx2
 
 from cogsmith.client import http_calls
+from cogsmith.client.images import inputs_of
 from cogsmith.client.retrying import FOR_A_SLOT, retried
 from cogsmith.client.transport import Timeouts
 from cogsmith.errors import PredictionCanceled, PredictionFailed, ServiceUnavailable, StreamBroken
-from cogsmith.lmtp import AnyOperation, serialize_batch
+from cogsmith.lmtp import AnyOperation
 
 _HOPELESS = ("SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
 _LOOK_EVERY = 10
 
 
 class CogTransport:
-    """Runs batches on the Cog server at `url`. Implements `Transport`."""
+    """Runs batches on the Cog server at `url`, each with `images`, as data URIs. Implements `Transport`."""
 
     ends_by_itself = True
 
-    def __init__(self, url: str, token: str | None, timeouts: Timeouts) -> None:
+    def __init__(self, url: str, token: str | None, timeouts: Timeouts, images: Sequence[str] = ()) -> None:
         auth = None if token is None else http_calls.TokenAuth(token, url)
         self._client = http_calls.http_client(timeouts, auth=auth)
         self._url = url
+        self._images = images
 
     def run(self, operations: Sequence[AnyOperation]) -> AsyncGenerator[str]:
         """Run the operations as one prediction: see `Transport`."""
-        return CogPrediction(self._client, self._url, {"ops_batch_json": serialize_batch(operations)}).chunks()
+        return CogPrediction(self._client, self._url, inputs_of(operations, self._images)).chunks()
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""

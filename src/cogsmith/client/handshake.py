@@ -21,10 +21,17 @@ _ATTEMPTS = 3
 class Handshake:
     """Asks the server, on first need, what it is and for its tokenizer. `tokenizer` is the caller's, if there is one.
 
-    Raises EndpointError where that cannot be read.
+    `num_images` is how many images every prompt is about. Raises EndpointError where that cannot be read.
     """
 
-    def __init__(self, multiplexer: Multiplexer, tokenizer: str | Path | Tokenizer | None, model: str | None) -> None:
+    def __init__(
+        self,
+        multiplexer: Multiplexer,
+        tokenizer: str | Path | Tokenizer | None,
+        model: str | None,
+        num_images: int = 0,
+    ) -> None:
+        self._num_images = num_images
         self._multiplexer = multiplexer
         self._given = None if tokenizer is None else open_tokenizer(tokenizer)
         self._model = model
@@ -58,10 +65,16 @@ class Handshake:
         if given is not None and server.fingerprint is not None and given.fingerprint != server.fingerprint:
             theirs = await self._fetch(server) if server.can("tokenizer") else None
             raise _mismatch(given, theirs, server)
+        if self._num_images and not server.facts.get("image_token"):
+            raise UnsupportedByServer("images are given, and the server's model reads none", fix="leave them out")
         return server
 
     async def _settle_tokenizer(self) -> ClientTokenizer:
         server = await self.server()
+        tokenizer = await self._found(server)
+        return tokenizer.with_images(server.facts["image_token"], self._num_images) if self._num_images else tokenizer
+
+    async def _found(self, server: Server) -> ClientTokenizer:
         if self._given is not None:
             return self._given
         if (kept := await _kept(server.tokenizer_digest)) is not None:

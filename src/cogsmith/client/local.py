@@ -15,12 +15,14 @@ import torch
 
 import cogsmith
 from cogsmith import manifest
+from cogsmith.client.images import reads_prompts
 from cogsmith.client.once import Once
 from cogsmith.engine.base import Engine
 from cogsmith.engine.open import open_engine, task_of
-from cogsmith.errors import EndpointError, PredictionFailed
+from cogsmith.errors import EndpointError, PredictionFailed, RequestError, RequestRejected
 from cogsmith.lmtp import AnyOperation, serialize_batch
 from cogsmith.manifest import ImageTransform, Limits, Manifest
+from cogsmith.predictor.images import open_pictures
 from cogsmith.predictor.mailbox import Cancelled, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.session import Session
@@ -45,14 +47,16 @@ class _Served:
 class LocalTransport:
     """Runs batches on the work directory or checkpoint folder `folder`. Implements `Transport`.
 
-    The model is loaded by the first prediction, with `model_args` over what the work directory says.
+    The model is loaded by the first prediction, with `model_args` over what the work directory says. `images` are the
+    files of the images that prompts may be about.
     """
 
     ends_by_itself = True
 
-    def __init__(self, folder: Path, model_args: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, model_args: Mapping[str, Any], images: Sequence[Path] = ()) -> None:
         self._folder = folder
         self._model_args = model_args
+        self._images = images
         self._threads = ThreadPoolExecutor(_MAX_PREDICTIONS, thread_name_prefix="local-prediction")
         self._served = Once(self._serve)
         self._engines: list[Engine] = []
@@ -61,7 +65,14 @@ class LocalTransport:
         """Run the operations as one prediction: see `Transport`."""
         served = await self._served.get()
         mailbox = Mailbox(served.limits.timeout_seconds)
-        session = Session(served.engine, served.limits, mailbox, Meter(_ignore), tokenizer=served.tokenizer)
+        files = self._images if reads_prompts(operations) else ()
+        try:
+            pictures = await asyncio.to_thread(open_pictures, files, served.images, served.image_transform)
+        except RequestError as error:
+            raise RequestRejected(error.message, fix=error.fix) from error
+        session = Session(
+            served.engine, served.limits, mailbox, Meter(_ignore), tokenizer=served.tokenizer, pictures=pictures
+        )
         chunks: asyncio.Queue[str | Exception | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 

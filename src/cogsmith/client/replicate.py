@@ -12,12 +12,13 @@ import httpx2
 
 from cogsmith.client import http_calls
 from cogsmith.client.endpoint import ReplicateDeployment, ReplicateModel
+from cogsmith.client.images import inputs_of
 from cogsmith.client.once import Once
 from cogsmith.client.replicate_stream import ReplicatePrediction
 from cogsmith.client.retrying import retried
 from cogsmith.client.transport import Timeouts
 from cogsmith.errors import AuthenticationError, ClientError, EndpointError, ServiceUnavailable
-from cogsmith.lmtp import AnyOperation, serialize_batch
+from cogsmith.lmtp import AnyOperation
 
 DEFAULT_URL = "https://api.replicate.com/v1"
 
@@ -25,7 +26,7 @@ _ABANDONED_SECONDS = 4.0
 
 
 class ReplicateTransport:
-    """Runs batches as predictions of a model or a deployment. Implements `Transport`.
+    """Runs batches as predictions of a model or a deployment, each with `images`, as data URIs. Implements `Transport`.
 
     Raises AuthenticationError where there is no token, EndpointError for a base URL that is none.
     """
@@ -38,17 +39,19 @@ class ReplicateTransport:
         token: str | None,
         base_url: str | None,
         timeouts: Timeouts,
+        images: Sequence[str] = (),
     ) -> None:
         self._url = _api_url(base_url)
         auth = http_calls.TokenAuth(_token(token), self._url)
         is_local = httpx2.URL(self._url).host in ("localhost", "127.0.0.1", "::1")
         self._client = http_calls.http_client(timeouts, auth=auth, is_local=is_local)
         self._target = target
+        self._images = images
         self._place = Once(self._find_place)
 
     async def run(self, operations: Sequence[AnyOperation]) -> AsyncGenerator[str]:
         """Run the operations as one prediction: see `Transport`."""
-        prediction = await self._create({"ops_batch_json": serialize_batch(operations)})
+        prediction = await self._create(inputs_of(operations, self._images))
         try:
             async for text in prediction.text():
                 yield text

@@ -17,14 +17,25 @@ from cogsmith.errors import EndpointError, ProtocolError, RequestError, RequestR
 from cogsmith.lmtp import TokenizerFiles
 from cogsmith.prompts import chat
 from cogsmith.prompts.library import Template
+from cogsmith.prompts.messages import before_text, flattened, with_images
 
 
 class ClientTokenizer:
-    """A `tokenizers.Tokenizer` and what belongs to it: special tokens by name, and the chat template."""
+    """A `tokenizers.Tokenizer` and what belongs to it: special tokens by name, and the chat template.
 
-    def __init__(self, tokenizer: Tokenizer, special: Mapping[str, Any] | None = None) -> None:
+    `images` are the placeholders of the images that every prompt is about, one text each.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, special: Mapping[str, Any] | None = None, images: Sequence[str] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._special = special or {}
+        self._images = tuple(images)
+
+    def with_images(self, placeholder: str, count: int) -> ClientTokenizer:
+        """Return the same tokenizer for prompts about `count` images, which stand where a prompt does not say."""
+        return ClientTokenizer(self._tokenizer, self._special, [placeholder] * count)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
@@ -58,6 +69,8 @@ class ClientTokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise RequestRejected(f"the text cannot be encoded: {error}", fix="give Unicode text") from error
+        if special and self._images:
+            text = before_text(text, self._images[0], len(self._images))
         return tuple(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], template: Template | None = None) -> tuple[int, ...]:
@@ -74,9 +87,16 @@ class ClientTokenizer:
                     "this model has no chat template", fix="give a prompt instead of messages, or name a template"
                 )
             # The template has already written the special tokens that the text needs.
-            return self.encode(chat.render(own, messages, self._special), special=False)
+            return self.encode(chat.render(own, self._pictured(messages, own), self._special), special=False)
         except RequestError as error:
             raise RequestRejected(error.message, fix=error.fix) from error
+
+    def _pictured(self, messages: Sequence[Mapping[str, Any]], template: str) -> Sequence[Mapping[str, Any]]:
+        """The messages with places for the images, where there are some, in the form that the template knows."""
+        if not self._images:
+            return messages
+        placed = with_images([dict(message) for message in messages], self._images[0], len(self._images))
+        return placed if "image" in template else flattened(placed, self._images[0])
 
     def special_id(self, text: str) -> int | None:
         """Return the id of the special token that `text` is the whole of; None where it is none."""
@@ -85,7 +105,7 @@ class ClientTokenizer:
 
     def encode_with(self, template: Template, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """Return the ids of chat messages through `template`. Raises RequestError where it takes no such messages."""
-        text = template.render(messages, self._special)
+        text = template.render(self._pictured(messages, template.text), self._special)
         begin = self._special.get("bos_token")
         # A named template is text; one of Hugging Face's kind writes the special tokens itself.
         is_written = template.text == self.chat_template or (isinstance(begin, str) and text.startswith(begin))
