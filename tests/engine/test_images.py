@@ -30,6 +30,10 @@ def asked(model):
         inputs = model.images.processor(text=[text], images=pictures, return_tensors="pt")
         ids, media = Pictures(model.images, pictures).read(text, special=True)
         assert list(ids) == inputs["input_ids"][0].tolist()
+        expanded, same = Pictures(model.images, pictures).expand(model.tokenizer.encode(text))
+        assert expanded == ids
+        assert all(torch.equal(same.values[name], value) for name, value in media.values.items())
+        assert same.values.keys() == media.values.keys()
         made.append((ids, media, *generated(model.model, inputs, NEW)))
     return made
 
@@ -53,6 +57,27 @@ def test_family_equals_plain_transformers(tmp_path, family, back_ends):
     rows = plain_logprobs(model.model, text)[19:-1]
     expected = [row[token].item() for row, token in zip(rows, text[20:], strict=True)]
     assert [event.logprob for event in plain] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_row_that_lost_its_memory_is_computed_again(tmp_path):
+    model = loaded(tmp_path)
+    ids, media = Pictures(model.images, [picture()]).read("<image>\nWhat?", special=True)
+    tokens, logprobs = generated(
+        model.model, {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones((1, len(ids))), **media.values}, 60
+    )
+    page = 16 * 2 * 3 * 2 * 8 * 4
+    engine = TransformersEngine(model, Limits(max_batch_size=3, kv_cache_bytes=8 * page))
+    preempted = []
+    scheduler = engine._stepper.scheduler
+    preempt = scheduler._preempt
+    scheduler._preempt = lambda sequence: (preempted.append(sequence), preempt(sequence))
+    results = run(engine, *[GenerateRequest(ids, 60, media=media, eos_ids=frozenset())] * 3)
+    engine.close()
+    assert preempted
+    expected = [row[token].item() for row, token in zip(logprobs, tokens, strict=True)]
+    for events in results:
+        assert [event.token for event in events] == tokens
+        assert [event.logprob for event in events] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_model_that_reads_prompts_in_both_directions_is_refused(tmp_path):
