@@ -112,6 +112,7 @@ PREFIXES = [
     ("r8.im//a", "'r8.im//a'", "r8.im/acme/"),
 ]
 
+
 @pytest.mark.parametrize(("text", "key", "message", "fix"), KEYS)
 def test_a_key_of_a_model(assert_refused, text, key, message, fix):
     assert_refused(f"[models.m]\nsource = 'hf:a/b'\n{text}\n", 3, f"models.m.{key}", message, fix)
