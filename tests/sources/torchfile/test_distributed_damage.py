@@ -39,6 +39,12 @@ def test_files_that_are_missing_or_cut_short(folder: Path):
         load_sharded(whole)
 
 
+def test_a_file_of_another_checkpoint(folder: Path):
+    (folder / "__7_0.distcp").write_bytes(b"another's")
+    with pytest.raises(SourceError, match=r"__7_0\.distcp is of another sharded checkpoint"):
+        load_sharded(places(folder))
+
+
 def test_a_file_of_the_same_length_with_other_tensors(tmp_path: Path):
     for name, shape in (("a", (2, 3)), ("b", (3, 2))):
         dcp.save({"x": torch.ones(shape)}, checkpoint_id=tmp_path / name, no_dist=True)

@@ -30,6 +30,7 @@ COPIED_BYTES = 2**20
 """Tensors up to this are copied also where they lie in one piece, so that few files stay open."""
 _ALIGNMENT = 64
 _MAX_LIST = 1_000_000
+_SHARD = ".distcp"
 _FIX = "fetch the whole folder again"
 
 Wanted = Callable[[tuple[str | int, ...]], bool]
@@ -56,11 +57,12 @@ def load_sharded(
 
     metadata = _metadata_file(places)
     with explained(places[metadata]):
-        entries = read_layout(places[metadata].read_bytes())
+        entries, named = read_layout(places[metadata].read_bytes())
     folder = metadata.removesuffix(METADATA)
     chosen = [entry for entry in entries if wanted is None or wanted(entry.path)]
     files = {piece.file: places.get(folder + piece.file) for entry in chosen for piece in entry.pieces}
     _check_files(files, entries)
+    _refuse_others([name.removeprefix(folder) for name in places if name.startswith(folder)], named)
     values = _Assembly(chosen, scratch).read({name: path for name, path in files.items() if path}, task or Silent())
     with explained(places[metadata]):
         return _nested(chosen, values)
@@ -79,6 +81,17 @@ def _metadata_file(places: Mapping[str, Path]) -> str:
         "the sharded checkpoint has no file .metadata, which says what is in the others",
         fix="fetch the whole folder again; a tool may leave out files whose names begin with a dot",
     )
+
+
+def _refuse_others(present: Iterable[str], named: frozenset[str]) -> None:
+    """Refuse shards that `.metadata` does not name: they are another checkpoint's, or it is."""
+    others = sorted(name for name in present if name.endswith(_SHARD) and name not in named)
+    if others:
+        raise SourceError(
+            f"{', '.join(others)[:300]} {'is' if len(others) == 1 else 'are'} of another sharded checkpoint: "
+            ".metadata does not name it",
+            fix="remove it, or fetch the whole folder again",
+        )
 
 
 def _check_files(files: Mapping[str, Path | None], entries: Iterable[Entry]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -53,18 +53,26 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize if self.dtype else 0
 
 
-def read_layout(pickle: bytes) -> tuple[Entry, ...]:
-    """Return the entries that `.metadata` names. Raises Harmful, or ValueError and its like for unsound ones."""
+class Layout(NamedTuple):
+    """All `entries`, and the names of all `files`, those of empty tensors too."""
+
+    entries: tuple[Entry, ...]
+    files: frozenset[str]
+
+
+def read_layout(pickle: bytes) -> Layout:
+    """Return what `.metadata` names. Raises Harmful, or ValueError and its like for what is unsound."""
     metadata = _fields(run(pickle, find, _no_storage), "Metadata")
     paths = metadata.get("planner_data") or {}
     places = {
         (index["fqn"], index.get("offset")): _fields(info, "_StorageInfo")
         for index, info in ((_fields(key, "MetadataIndex"), info) for key, info in metadata["storage_data"].items())
     }
-    return tuple(
+    entries = tuple(
         _entry(name, _path(paths.get(name, (name,))), described, places)
         for name, described in metadata["state_dict_metadata"].items()
     )
+    return Layout(entries, frozenset(str(info["relative_path"]) for info in places.values()))
 
 
 def _no_storage(asked: Any) -> Any:
