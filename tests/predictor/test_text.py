@@ -79,6 +79,11 @@ def test_messages_go_through_the_models_template(tokenizer):
     assert tokenizer.decode(prompt.ids) == "[user]hi[assistant]"
 
 
+def test_what_an_instruction_is_about_follows_it_in_the_models_template(tokenizer):
+    (prompt,) = encode(TextInputs(instruction="Translate.", input="Guten Tag"), tokenizer)
+    assert tokenizer.decode(prompt.ids) == "[user]Translate.\n\nGuten Tag[assistant]"
+
+
 def test_a_template_that_refuses_says_why(tokenizer):
     with pytest.raises(RequestError, match="no system role"):
         encode(TextInputs(messages=[{"role": "system", "content": "x"}]), tokenizer)

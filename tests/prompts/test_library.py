@@ -59,12 +59,17 @@ def system_of(name):
     return single[: single.index("\n\n###" if CONVERSATIONS[name]["sep2"] is None else "  USER")]
 
 
+def test_what_an_instruction_is_about_is_never_lost_in_a_conversation():
+    said = library.find("default").render(from_instruction("Translate.", "Guten Tag"))
+    assert said == library.find("default").render([{"role": "user", "content": "Translate.\n\nGuten Tag"}])
+
+
 @pytest.mark.parametrize("name", library.names())
 def test_transformers_renders_them_alike(name):
     """A template may be packed as a tokenizer's chat template."""
     template = library.find(name)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=LETTERS)
-    messages = from_instruction("Grüß {{ Gott }}", "<in>")
+    messages = from_instruction("Grüß {{ Gott }}", "<in>" if "['input']" in template.text else "")
     expected = tokenizer.apply_chat_template(
         messages, chat_template=template.text, tokenize=False, add_generation_prompt=True
     )

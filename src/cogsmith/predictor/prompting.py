@@ -14,7 +14,7 @@ from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
 from cogsmith.prompts import chat, library
 from cogsmith.prompts.library import Template
-from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_system
+from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_input, with_system
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Pictures
@@ -143,7 +143,10 @@ def _said(
         raise RequestError("this model has no chat template", fix="send prompt instead, or name a template")
     try:
         text = tokenizer.apply_chat_template(
-            messages, chat_template=own, tokenize=False, add_generation_prompt=inputs.add_generation_prompt
+            with_input(messages, own),
+            chat_template=own,
+            tokenize=False,
+            add_generation_prompt=inputs.add_generation_prompt,
         )
     except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
         raise RequestError(f"the model's chat template refuses these messages: {error}") from error

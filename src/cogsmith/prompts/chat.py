@@ -18,6 +18,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from cogsmith.errors import RequestError
+from cogsmith.prompts.messages import with_input
 
 
 def render(
@@ -37,7 +38,7 @@ def render(
         return (
             _environment()
             .from_string(template)
-            .render(messages=list(messages), add_generation_prompt=add_generation_prompt, **tokens)
+            .render(messages=with_input(messages, template), add_generation_prompt=add_generation_prompt, **tokens)
         )
     except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
         raise RequestError(f"the chat template refuses these messages: {error}") from error

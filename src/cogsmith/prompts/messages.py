@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cogsmith.errors import RequestError
@@ -81,6 +81,21 @@ def _parts(message: Message) -> list[Message]:
     if isinstance(content, list):
         return [part for part in content if isinstance(part, dict)]
     return [{"type": "text", "text": content}] if isinstance(content, str) and content else []
+
+
+def with_input(messages: Sequence[Mapping[str, Any]], template: str) -> list[Mapping[str, Any]]:
+    """Return messages for `template`: what an instruction is about follows it, unless the template says `['input']`."""
+    if "['input']" in template:
+        return list(messages)
+    return [_joined(message) if message.get("input") else message for message in messages]
+
+
+def _joined(message: Mapping[str, Any]) -> Message:
+    rest = {key: value for key, value in message.items() if key != "input"}
+    content, about = message.get("content"), message["input"]
+    if isinstance(content, list):
+        return rest | {"content": [*content, {"type": "text", "text": f"\n\n{about}"}]}
+    return rest | {"content": f"{content}\n\n{about}"}
 
 
 def _pair(pair: Sequence[str | None], *, is_last: bool) -> tuple[str, str | None]:
