@@ -57,6 +57,7 @@ class Predictor(LanguageModel):
         skip_special_tokens: bool = Input(default=True, description="Whether special tokens are left out of the text"),
         stream: str = Input(default="deltas", choices=["deltas", "cumulative"], description="Pieces as they come, or lines of JSON with all the text so far"),
         warmup: bool = Input(default=False, description="Generate once before, unseen"),
+        use_cache: bool = Input(default=True, description="Whether what was computed for earlier texts is used; without, all is computed anew, with the same answer"),
         max_tokens: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
         max_gen_len: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
 {% if reads_images %}
@@ -98,6 +99,7 @@ class Predictor(LanguageModel):
             skip_special_tokens=skip_special_tokens,
             stream=stream,
             warmup=warmup,
+            use_cache=use_cache,
             max_tokens=max_tokens,
             max_gen_len=max_gen_len,
 {% if reads_images %}

@@ -54,6 +54,7 @@ INPUTS = [
     "top_k",
     "top_p",
     "truncate_prompt",
+    "use_cache",
     "warmup",
 ]
 

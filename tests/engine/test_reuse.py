@@ -87,6 +87,18 @@ def test_branches_of_a_prompt_compute_it_once(model):
         assert counted.num_run <= 90 + 8 * 4
 
 
+def test_without_the_cache_everything_is_computed_with_the_same_answer(model):
+    prompt = text(90)
+    cached, anew = GenerateRequest(prompt, 5), GenerateRequest(prompt, 5, use_cache=False)
+    with Counted(model, max_batch_size=8) as counted:
+        (first,) = run(counted.engine, cached)
+        before = counted.num_run
+        for events in run(counted.engine, anew, anew, anew):
+            check(model, anew, events)
+            assert [event.token for event in events] == [event.token for event in first]
+        assert counted.num_run - before == 3 * (90 + 4)
+
+
 def test_texts_that_part_anywhere_share_their_beginning_and_nothing_else(model):
     stem = text(60)
     requests = [GenerateRequest((*stem[:cut], *text(20, seed=cut)), 6) for cut in range(1, 60, 3)]

@@ -162,6 +162,10 @@ def test_a_warm_up_changes_nothing_but_is_run(pieces, engine, monkeypatch):
     assert len(submitted) == 3
 
 
+def test_the_cache_changes_no_text(text):
+    assert text(prompt=TEXT, use_cache=False) == text(prompt=TEXT)
+
+
 def test_cumulative_lines_say_all_so_far(pieces, text):
     lines = [json.loads(line) for line in "".join(pieces(prompt=TEXT, stream="cumulative")).splitlines()]
     texts = [line["text"] for line in lines]

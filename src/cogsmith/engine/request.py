@@ -67,7 +67,8 @@ class GenerateRequest:
     A `constraint` excludes in the same way what does not lead to a text that it allows. Tokens that it forces come with
     log-probability 0.
 
-    `eos_ids` are the end tokens in place of the model's own, where they are given; none with an empty set.
+    `eos_ids` are the end tokens in place of the model's own, where they are given; none with an empty set. Without
+    `use_cache` nothing is taken over that the default engine computed for other texts.
 
     `media` is what the prompt's image tokens stand for, where it has some.
     """
@@ -82,6 +83,7 @@ class GenerateRequest:
     logprob_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     eos_ids: frozenset[int] | None = None
+    use_cache: bool = True
     media: Media | None = None
 
     def ends(self, eos_ids: frozenset[int]) -> frozenset[int]:

@@ -142,7 +142,7 @@ class Scheduler:
                 break
             if self._must_wait(sequence):
                 continue
-            sequence.lease = self.memory.open(sequence.tokens, sequence.first_wanted)
+            sequence.lease = self.memory.open(sequence.tokens, sequence.num_shareable)
             if sequence.lease is None:
                 break
             self.running.append(sequence)
@@ -163,7 +163,7 @@ class Scheduler:
         prefilling = [other for other in self.running if not _decodes(other)]
         if not prefilling or not self.memory.shares:
             return None
-        limit = sequence.first_wanted
+        limit = sequence.num_shareable
         commons = [min(limit, common_prefix(sequence.tokens, other.tokens)) for other in prefilling]
         donor = Donor(*max(zip(prefilling, commons, strict=True), key=lambda pair: pair[1]))
         # For less than a page, starting at once is better.

@@ -92,6 +92,12 @@ class Sequence:
             return max(0, len(self.request.prompt) + self.num_answered - 1)
         return self.last_position
 
+    @property
+    def num_shareable(self) -> int:
+        """How many of the first tokens may be taken over from other sequences."""
+        computes_all = isinstance(self.request, GenerateRequest) and not self.request.use_cache
+        return 0 if computes_all else self.first_wanted
+
     def append(self, token: int) -> None:
         """Add a sampled token."""
         self.tokens.append(token)

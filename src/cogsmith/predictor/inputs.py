@@ -42,6 +42,7 @@ class TextInputs:
     skip_special_tokens: bool = True
     stream: Literal["deltas", "cumulative"] = "deltas"
     warmup: bool = False
+    use_cache: bool = True
 
     @property
     def is_given(self) -> bool:

@@ -190,5 +190,6 @@ def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateR
         min_tokens=inputs.min_new_tokens,
         constraint=inputs.constraint,
         eos_ids=ends,
+        use_cache=inputs.use_cache,
         media=prompt.media,
     )
