@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
-import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,37 +71,9 @@ def test_recover_leaves_foreign_files_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def run_until_killed(target: Path, replace, first_swap: int) -> None:
-    """Replace `target` again and again; write a byte to the pipe `first_swap` once it was replaced."""
-    for generation in itertools.count(2):
-        replace(make(swap.temporary_folder(target), generation), target)
-        if generation == 2:
-            os.write(first_swap, b".")
-
-
-@pytest.mark.parametrize(("replace", "may_be_aside"), [(swap.replace_folder, False), (swap.replace_in_two_steps, True)])
-def test_kill_at_any_moment_leaves_one_whole_folder(tmp_path, replace, may_be_aside):
-    chance = random.Random(0)
-    target = make(tmp_path / "model", 1)
-    seen = set()
-    for _ in range(60):
-        swapped, first_swap = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                run_until_killed(target, replace, first_swap)
-            finally:
-                os._exit(1)
-        os.read(swapped, 1)
-        time.sleep(chance.uniform(0, 0.008))
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        os.close(swapped)
-        os.close(first_swap)
-        if not may_be_aside:
-            assert len(set(generations(target))) == 1
-        swap.recover(tmp_path)
-        assert len(set(generations(target))) == 1
-        assert list(tmp_path.iterdir()) == [target]
-        seen.add(generations(target)[0])
-    assert len(seen) > 1
+@pytest.mark.parametrize("replace", ["replace_folder", "replace_in_two_steps"])
+def test_kill_at_any_moment_leaves_one_whole_folder(tmp_path, replace):
+    # In a process of its own: it forks, which this one's threads, a store's library among them, need not survive.
+    script = Path(__file__).with_name("killed_swaps.py")
+    done = subprocess.run([sys.executable, script, tmp_path, replace], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
