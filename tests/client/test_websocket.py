@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 
 import pytest
 from websockets.asyncio.server import serve
@@ -137,7 +138,9 @@ def test_closing_a_stream_closes_its_connection():
 
 def test_a_token_is_sent_where_it_is_given_and_not_logged(caplog):
     server = Server(PLAIN)
-    with caplog.at_level(1):
+    # Another library's set-up of logging may have switched it off in this process.
+    logging.getLogger("cogsmith.client.websocket").disabled = False
+    with caplog.at_level(1, "cogsmith.client.websocket"):
         call(server, two, token="r8_mine")
     assert set(server.headers) == {"Bearer r8_mine"}
     ours = [record.getMessage() for record in caplog.records if record.name == "cogsmith.client.websocket"]

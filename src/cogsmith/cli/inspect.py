@@ -68,10 +68,13 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
 
 def _opened(name: str) -> tuple[Path, Manifest]:
     """Return a work directory with what it says, or a checkpoint folder as if it were one. Raises UserError."""
-    path = Path(name).expanduser()
-    if (path / "config.json").is_file() and not (path / manifest.FILE_NAME).is_file():
+    try:
+        folder = folders.find(name)
+    except UserError:
+        path = Path(name).expanduser()
+        if not (path / "config.json").is_file():
+            raise
         return path, Manifest(name=path.name, source=str(path), cogsmith=__version__, checkpoint=".")
-    folder = folders.find(name)
     return folder, manifest.read(folder)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 from cogsmith import manifest
@@ -23,11 +25,21 @@ def write(folder: Path) -> None:
     settings = manifest.read(folder)
     if settings.code or not all(importlib.util.find_spec(package) for package in _PACKAGES):
         return
+    # torch takes seconds and memory to import, and a build needs it for nothing else.
+    subprocess.run([sys.executable, "-m", __name__, str(folder)], check=False)
+
+
+def _write(folder: Path) -> None:
+    settings = manifest.read(folder)
     from cogsmith.engine.description import describe
 
     try:
-        tree = describe(folder / settings.checkpoint, settings.model_args, settings.quant).tree
+        tree = describe(folder / settings.checkpoint, settings.model_args, settings.quant, task=settings.task).tree
     except (UserError, ValueError, ImportError, OSError) as error:
         err.print(f"{settings.name}: no {MODULE_TREE}: {error}", style="dim", markup=False)
         return
     write_atomically(folder / MODULE_TREE, f"{tree}\n".encode())
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))
