@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Temporaries that a killed process left are removed first. Raises OSError.
     """
     _remove_stale(path)
-    partial = path.with_name(f"{_prefix(path)}{os.getpid()}")
+    # Of the thread too: two of one process may write the same file.
+    partial = path.with_name(f"{_prefix(path)}{os.getpid()}.{threading.get_ident()}")
     try:
         partial.write_bytes(content)
         partial.replace(path)

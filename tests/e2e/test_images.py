@@ -12,7 +12,7 @@ from cogsmith import config
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import ClientError
 from cogsmith.gateway import cog_process
-from cogsmith.prompts import library
+from cogsmith.prompts import templates
 from cogsmith.sources.silent import Silent
 from cogsmith.workdir.build import build
 
@@ -110,7 +110,7 @@ def test_templates_of_conversations(served, ask, template):
         {"role": "user", "content": "Surely?"},
     ]
     flat = [messages[0] | {"content": "<image>\nWhat is it?"}, *messages[1:]]
-    text = library.find(template).render(flat)
+    text = templates.find(template).render(flat)
     expected = shown(truth(model, text, picture())[0])
     assert ask(picture(), messages=messages, template=template, stop=[]) == expected
     plain = [messages[0] | {"content": "What is it?"}, *messages[1:]]
@@ -120,7 +120,7 @@ def test_templates_of_conversations(served, ask, template):
 @pytest.mark.parametrize("template", ["alpaca", "none", "caption"])
 def test_templates_of_instructions(served, ask, template):
     model, _ = served
-    text = library.find(template).render([{"role": "user", "content": "<image>\nSay what it is."}])
+    text = templates.find(template).render([{"role": "user", "content": "<image>\nSay what it is."}])
     text = text if "<image>" in text else "<image>\n" + text
     expected = shown(truth(model, text, picture())[0])
     assert ask(picture(), instruction="Say what it is.", template=template) == expected

@@ -23,8 +23,8 @@ from cogsmith.gateway.predictions import Predictions
 from cogsmith.gateway.websocket import LmtpRoutes
 from cogsmith.manifest import Manifest, Prompt
 from cogsmith.predictor.tokenizer import tokenizer_files
-from cogsmith.prompts import library
-from cogsmith.prompts.library import Template
+from cogsmith.prompts import templates
+from cogsmith.prompts.templates import Template
 
 from ..engine.models import byte_tokenizer
 from .stand_in import SCHEMA, Cog, ElsewhereWorker, said, serving
@@ -205,15 +205,15 @@ def test_a_model_is_described_with_its_templates(tmp_path):
     own = described["templates"][0]
     assert own == {"id": "own", "name": "alpaca", "own": True, "conversation": False, "input": True}
     others = {one["id"]: one for one in described["templates"][1:]}
-    assert others.keys() == set(library.names()) - {"caption"}
+    assert others.keys() == set(templates.names()) - {"caption"}
     assert others["v1"]["conversation"]
     assert not others["v1"]["input"]
 
 
 def test_what_a_template_takes_shows_when_it_is_used():
-    assert abilities(library.find("alpaca")) == {"conversation": False, "input": True}
-    assert abilities(library.find("dolly-v2")) == {"conversation": False, "input": False}
-    assert abilities(library.find("default")) == {"conversation": True, "input": False}
+    assert abilities(templates.find("alpaca")) == {"conversation": False, "input": True}
+    assert abilities(templates.find("dolly-v2")) == {"conversation": False, "input": False}
+    assert abilities(templates.find("default")) == {"conversation": True, "input": False}
     assert abilities(Template("bad", "{{ raise_exception('no') }}")) == {"conversation": False, "input": False}
 
 
@@ -224,7 +224,7 @@ def test_messages_go_through_the_template_and_the_settings_to_the_model(tmp_path
         model, tmp_path, messages=[message], template="alpaca", max_tokens=9, temperature=0.5, top_p=0, seed=7
     )
     verb, payload = model.asked[-1]
-    text = library.find("alpaca").render([message])
+    text = templates.find("alpaca").render([message])
     assert (verb, payload["prompt"]) == ("GENERATE", list(ids(text)))
     sent = {name: payload[name] for name in ("max_tokens", "temperature", "top_p", "seed", "top_logprobs")}
     # The smallest set of no probability is the likeliest token alone, and LMTP wants more than 0.
@@ -246,7 +246,7 @@ def test_a_system_prompt_that_is_packaged_goes_with_the_models_own_template(tmp_
         body = {"messages": messages, "template": template, "system": system}
         asked(model, tmp_path, f"{NAME}/generation", body, prompt=packaged)
         before = [{"role": "system", "content": rendered}] if rendered else []
-        assert model.asked[-1][1]["prompt"] == list(ids(library.find("v1").render([*before, *messages])))
+        assert model.asked[-1][1]["prompt"] == list(ids(templates.find("v1").render([*before, *messages])))
 
 
 def test_nothing_of_a_stop_text_is_shown_and_the_model_is_told_to_end(tmp_path):

@@ -14,7 +14,7 @@ from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.prompting import encode
 from cogsmith.predictor.text import stream_text
-from cogsmith.prompts import library
+from cogsmith.prompts import templates
 
 from ..engine.models import byte_tokenizer, engine_over, tiny_llama
 
@@ -98,7 +98,7 @@ def test_a_stop_text_ends_the_answer_across_tokens_and_is_not_shown(pieces, mode
 
 
 def test_a_named_template_brings_its_stop_and_an_empty_list_takes_it_away(engine, model, tokenizer, text, monkeypatch):
-    prompt = library.find("alpaca").render([{"role": "user", "content": "Do X."}])
+    prompt = templates.find("alpaca").render([{"role": "user", "content": "Do X."}])
     whole = greedy(model, tokenizer, prompt)
     stop = whole[5:8]
     packaged = Prompt(template="alpaca", stop=(stop,))

@@ -13,7 +13,7 @@ from cogsmith.client.options import GenerateOptions
 from cogsmith.client.prompting import Asked, encode, with_stops
 from cogsmith.client.report import Report, without_padding
 from cogsmith.client.tokenizer import ClientTokenizer
-from cogsmith.prompts.library import Template
+from cogsmith.prompts.templates import Template
 
 Prompt = Asked
 

@@ -16,8 +16,8 @@ from cogsmith import lmtp
 from cogsmith.client.prompting import Asked, find_template
 from cogsmith.errors import ProtocolError, RequestError, UserError
 from cogsmith.lmtp import constraints
-from cogsmith.prompts.library import Template
 from cogsmith.prompts.messages import from_instruction, with_system
+from cogsmith.prompts.templates import Template
 
 FILE_PREFIX = "file::"
 STDIN = "-"

@@ -8,8 +8,8 @@ from typing import Any
 from cogsmith.client.options import GenerateOptions
 from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.errors import RequestError, RequestRejected
-from cogsmith.prompts import library
-from cogsmith.prompts.library import Template
+from cogsmith.prompts import templates
+from cogsmith.prompts.templates import Template
 
 Asked = str | Sequence[Mapping[str, Any]]
 """A text to continue, or chat messages to answer."""
@@ -18,7 +18,7 @@ Asked = str | Sequence[Mapping[str, Any]]
 def find_template(name: str) -> Template:
     """Return the prompt template called `name`. Raises RequestRejected that lists what there is."""
     try:
-        return library.find(name)
+        return templates.find(name)
     except RequestError as error:
         raise RequestRejected(error.message, fix=error.fix) from error
 

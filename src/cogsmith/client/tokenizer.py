@@ -16,8 +16,8 @@ from cogsmith import detokenize
 from cogsmith.errors import EndpointError, ProtocolError, RequestError, RequestRejected
 from cogsmith.lmtp import TokenizerFiles
 from cogsmith.prompts import chat
-from cogsmith.prompts.library import Template
 from cogsmith.prompts.messages import before_text, flattened, with_images
+from cogsmith.prompts.templates import Template
 
 
 class ClientTokenizer:

@@ -12,7 +12,7 @@ from cogsmith.config.findings import Finding, show
 from cogsmith.config.tables import RawPrompt
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
-from cogsmith.prompts import chat, library
+from cogsmith.prompts import chat, templates
 
 _SUFFIX = ".jinja"
 
@@ -42,7 +42,7 @@ def complete(raw: RawPrompt, root: Path, *, cuts: bool) -> Prompt:
 def _read(named: str, root: Path) -> str | None:
     """Return the text of a template of the user's own; None for a known one. Raises RequestError for neither."""
     if not named.endswith(_SUFFIX):
-        library.find(named)
+        templates.find(named)
         return None
     path = root / Path(named).expanduser()
     try:

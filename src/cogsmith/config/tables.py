@@ -19,7 +19,7 @@ from pydantic import (
 from cogsmith.config import rules, uri
 from cogsmith.config.model import CogSettings, WeightsFile
 from cogsmith.manifest import Limits
-from cogsmith.prompts import library
+from cogsmith.prompts import templates
 from cogsmith.quant import When
 
 _LIMITS = Limits()
@@ -214,7 +214,7 @@ class RawPrompt(Table):
     template: SomeText | None = Field(
         default=None,
         description="The prompt template of instructions and chats: one of "
-        + ", ".join(f"`{name}`" for name in library.names())
+        + ", ".join(f"`{name}`" for name in templates.names())
         + "; or a file, relative to the folder of config.toml, that ends in `.jinja` and is written as Hugging Face's "
         "chat templates are. Left out: the chat template that comes with the model.",
     )

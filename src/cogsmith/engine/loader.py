@@ -8,19 +8,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine import constants, quantization
 from cogsmith.engine.base import EngineInfo
-from cogsmith.engine.images import Images, side_of
 from cogsmith.engine.prepack import prepack_where_wanted
 from cogsmith.engine.processor import load_processor
 from cogsmith.errors import UserError
 from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS
 from cogsmith.quant import Quant
+
+if TYPE_CHECKING:
+    from cogsmith.engine.images import Images
 
 _log = logging.getLogger("cogsmith.engine")
 
@@ -141,8 +143,16 @@ def load(
     trust = trusts_code(model_args)
     if task != IMAGE_TEXT:
         return LoadedModel(name, model, load_tokenizer(folder, trust=trust))
+    images = _images(folder, config, trust=trust)
+    return LoadedModel(name, model, images.processor.tokenizer, images)
+
+
+def _images(folder: Path, config: Any, *, trust: bool) -> Images:
     processor = load_processor(folder, trust=trust)
-    return LoadedModel(name, model, processor.tokenizer, Images(processor, side_of(processor, config)))
+    # Imported here: it needs pillow, which only models that read images have beside them.
+    from cogsmith.engine.images import Images, side_of
+
+    return Images(processor, side_of(processor, config))
 
 
 def class_for(task: str, config: Any) -> Any:

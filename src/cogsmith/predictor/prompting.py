@@ -12,9 +12,9 @@ from cogsmith.engine.request import Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
-from cogsmith.prompts import chat, library
-from cogsmith.prompts.library import Template
+from cogsmith.prompts import chat, templates
 from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_input, with_system
+from cogsmith.prompts.templates import Template
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Pictures
@@ -99,10 +99,10 @@ def _kind(inputs: TextInputs) -> str:
 def _template(inputs: TextInputs, packaged: Prompt) -> Template | None:
     """The named template that is to be used; None for the tokenizer's own, or none."""
     if inputs.template:
-        return library.find(inputs.template)
+        return templates.find(inputs.template)
     if packaged.text is not None:
         return Template(packaged.template or "packaged", packaged.text, chat.stop_texts(packaged.text))
-    return library.find(packaged.template) if packaged.template else None
+    return templates.find(packaged.template) if packaged.template else None
 
 
 def _stop(inputs: TextInputs, packaged: Prompt, template: Template | None) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Chat messages -> a prompt's text, through a template: the model's own, or a named one of `library`.
+"""Chat messages -> a prompt's text, through a template: the model's own, or a named one of `templates`.
 
 The template is Jinja from a stranger, so it runs in a sandbox. What it may use is what transformers documents for chat
 templates (`apply_chat_template`): loop controls, `tojson`, `raise_exception`, `strftime_now` and generation blocks.

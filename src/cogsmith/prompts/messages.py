@@ -85,9 +85,14 @@ def _parts(message: Message) -> list[Message]:
 
 def with_input(messages: Sequence[Mapping[str, Any]], template: str) -> list[Mapping[str, Any]]:
     """Return messages for `template`: what an instruction is about follows it, unless the template says `['input']`."""
-    if "['input']" in template:
+    if takes_input(template):
         return list(messages)
     return [_joined(message) if message.get("input") else message for message in messages]
+
+
+def takes_input(template: str) -> bool:
+    """Whether the text of a template says itself what becomes of an instruction's input."""
+    return "['input']" in template
 
 
 def _joined(message: Mapping[str, Any]) -> Message:

@@ -7,17 +7,17 @@ anew, every tensor is found in the index and in the model that config.json names
 from __future__ import annotations
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cogsmith.errors import MissingExtra, Problem, UserError
+from cogsmith.errors import MissingExtra, Problem, SourceError, UserError
+from cogsmith.manifest import CAUSAL_LM
 from cogsmith.sources.base import Reporter
 from cogsmith.sources.hashing import sha256_file
-from cogsmith.sources.safetensors_file import read_header
+from cogsmith.sources.safetensors_file import read_header, read_index
 from cogsmith.sources.selection import CONFIG, SAFETENSORS, holds_vocabulary
 from cogsmith.sources.tokenizer_files import check_tokenizer
 from cogsmith.sources.verify import verify_folder
@@ -63,7 +63,7 @@ def check_weights(folder: Path, reporter: Reporter) -> Account:
     settings = readable_manifest(folder)
     has_code = settings is not None and settings.code is not None
     if not found and paths:
-        task = "causal-lm" if settings is None else settings.task
+        task = CAUSAL_LM if settings is None else settings.task
         found += _problem_of(
             folder, weights, lambda: verify_folder(weights, reporter=reporter, own_code=has_code, task=task)
         )
@@ -75,7 +75,7 @@ def check_weights(folder: Path, reporter: Reporter) -> Account:
 def _altered(folder: Path, weights: Path, paths: list[Path], reporter: Reporter) -> Iterator[Problem]:
     """Yield a problem for each file that is not as the lock says, by its bytes, and for each that it does not name."""
     try:
-        entry = lock.read(folder.parent.parent / lock.FILE_NAME).get(folder.name)
+        entry = lock.entry_of(folder)
     except UserError as error:
         yield Problem(error.message, error.fix, lock.FILE_NAME)
         return
@@ -115,10 +115,9 @@ def _index_problems(index: Path, tensors: Mapping[str, set[str]], folder: Path) 
     """Yield a problem for each tensor that is not where the index says, and for each that it does not name."""
     where, fix = _shown(index, folder), "fetch the checkpoint again"
     try:
-        content: Any = json.loads(index.read_text(encoding="utf-8"))
-        placed: dict[str, str] = dict(content["weight_map"])
-    except (ValueError, KeyError, TypeError):
-        yield Problem("not an index of tensors", "fetch the file again", where)
+        placed = read_index(index)
+    except SourceError as error:
+        yield Problem("not an index of tensors", error.fix, where)
         return
     for file in sorted(set(placed.values()) | tensors.keys()):
         named = {name for name, owner in placed.items() if owner == file}

@@ -63,6 +63,14 @@ def read(path: Path) -> dict[str, Entry]:
     return document.models
 
 
+def entry_of(folder: Path) -> Entry | None:
+    """Return the entry of the work directory `folder` in its project's lock; None where it is in none.
+
+    Raises UserError as `read` does.
+    """
+    return read(folder.parent.parent / FILE_NAME).get(folder.name)
+
+
 def write(path: Path, entries: Mapping[str, Entry]) -> None:
     """Write `entries`, sorted by name, in one step. The same entries give the same bytes."""
     document = _Document(_VERSION, dict(sorted(entries.items())))

@@ -18,7 +18,7 @@ from cogsmith.config.model import Model, Project
 from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
 from cogsmith.manifest import FILE_NAME, IMAGE_TEXT, MODEL_CODE, Manifest
-from cogsmith.prompts import library
+from cogsmith.prompts import templates
 from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import pins, schema, signature
 
@@ -56,16 +56,16 @@ def render(
     `resolved_uri` names the weights with their full revision; `shape` is their config.json, where it is known; `code`
     is the model's own.
     """
-    templates = _Templates(templates_folder(), _context(model, project, shape, code))
-    predictor = templates.render(_PREDICTORS.get(model.task, "predict.py"))
+    rendering = _Templates(templates_folder(), _context(model, project, shape, code))
+    predictor = rendering.render(_PREDICTORS.get(model.task, "predict.py"))
     run = signature.read(predictor.content.decode())
     files = {
-        "cog.yaml": templates.render("cog.yaml"),
+        "cog.yaml": rendering.render("cog.yaml"),
         "predict.py": predictor,
-        "requirements.txt": templates.render("requirements.txt"),
-        "push": templates.render("push", executable=True),
-        ".dockerignore": templates.render("dockerignore"),
-        "README.md": templates.render("README.md"),
+        "requirements.txt": rendering.render("requirements.txt"),
+        "push": rendering.render("push", executable=True),
+        ".dockerignore": rendering.render("dockerignore"),
+        "README.md": rendering.render("README.md"),
         FILE_NAME: RenderedFile(_manifest(model, resolved_uri, code).to_json()),
         schema.FILE_NAME: RenderedFile(schema.to_json(schema.document(run, pins.sdk_version()))),
     }
@@ -108,7 +108,7 @@ def _context(
         "requirements": pins.requirements(model, shape),
         "has_code": code is not None,
         "reads_images": model.task == IMAGE_TEXT,
-        "prompt_templates": library.names(),
+        "prompt_templates": templates.names(),
         "gives_vectors": model.task in _PREDICTORS,
     }
 

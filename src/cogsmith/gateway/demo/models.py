@@ -24,9 +24,9 @@ from cogsmith.gateway.models import Models
 from cogsmith.gateway.predictions import Predictions
 from cogsmith.gateway.worker import Worker
 from cogsmith.lmtp import AnyOperation, serialize_batch
-from cogsmith.prompts import chat, library
-from cogsmith.prompts.library import Template
-from cogsmith.prompts.messages import with_system
+from cogsmith.prompts import chat, templates
+from cogsmith.prompts.messages import takes_input, with_system
+from cogsmith.prompts.templates import Template
 
 OWN = "own"
 """The id of a model's own template."""
@@ -81,7 +81,7 @@ class DemoModel:
         """The templates by their ids, the model's own first, where it has one."""
         tokenizer = await self.client.tokenizer()
         own = self._own(tokenizer)
-        named = {name: library.find(name) for name in library.names() if name not in _WITHOUT_WORDS}
+        named = {name: templates.find(name) for name in templates.names() if name not in _WITHOUT_WORDS}
         return ({OWN: own} if own else {}) | named
 
     async def labels(self) -> Labels:
@@ -95,10 +95,10 @@ class DemoModel:
         tokenizer = await self.client.tokenizer()
         if asked.text is not None:
             return tokenizer.encode(asked.text), ()
-        templates = await self.templates()
-        if asked.template not in templates:
-            raise RequestRejected(f"there is no template {asked.template!r}", fix=f"use one of {', '.join(templates)}")
-        template = templates[asked.template]
+        known = await self.templates()
+        if asked.template not in known:
+            raise RequestRejected(f"there is no template {asked.template!r}", fix=f"use one of {', '.join(known)}")
+        template = known[asked.template]
         # A system prompt that is packaged with the model goes with its own template, and no other.
         system = asked.system or (self._packaged.system if asked.template == OWN else "")
         try:
@@ -113,7 +113,7 @@ class DemoModel:
         if packaged.text is not None:
             found = Template(packaged.template or OWN, packaged.text, chat.stop_texts(packaged.text))
         elif packaged.template is not None:
-            found = library.find(packaged.template)
+            found = templates.find(packaged.template)
         elif tokenizer.chat_template is not None:
             found = Template(OWN, tokenizer.chat_template)
         else:
@@ -124,11 +124,12 @@ class DemoModel:
 def abilities(template: Template) -> dict[str, bool]:
     """Whether it takes a conversation, or one instruction only; and whether it has a place for an instruction's input.
 
-    What a template does shows when it is used; it says so nowhere.
+    What a template does shows when it is used.
     """
+    with_input = _rendered(template, [_INSTRUCTION | {"input": "b"}])
     return {
         "conversation": _rendered(template, _CONVERSATION) is not None,
-        "input": _rendered(template, [_INSTRUCTION]) != _rendered(template, [_INSTRUCTION | {"input": "b"}]),
+        "input": takes_input(template.text) and _rendered(template, [_INSTRUCTION]) != with_input,
     }
 
 

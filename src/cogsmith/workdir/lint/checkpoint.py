@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from cogsmith.errors import Problem, SourceError
-from cogsmith.sources.safetensors_file import read_header
+from cogsmith.sources.safetensors_file import read_header, read_index
 from cogsmith.workdir.places import checkpoint_folder, readable_manifest
 
 _CODE = (".py", ".ipynb")
@@ -58,10 +56,9 @@ def _index_problems(index: Path, tensors: dict[str, set[str]], folder: Path) -> 
     """Yield a problem for each file that the index names and that does not hold what it should."""
     where = index.relative_to(folder).as_posix()
     try:
-        content: Any = json.loads(index.read_text(encoding="utf-8"))
-        placed: dict[str, str] = dict(content["weight_map"])
-    except (ValueError, KeyError, TypeError):
-        yield Problem("not an index of tensors", "fetch the file again", where)
+        placed = read_index(index)
+    except SourceError as error:
+        yield Problem("not an index of tensors", error.fix, where)
         return
     for file in sorted(set(placed.values())):
         missing = sorted(name for name, owner in placed.items() if owner == file and name not in tensors.get(file, ()))

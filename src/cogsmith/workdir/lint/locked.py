@@ -14,7 +14,7 @@ from cogsmith.workdir.places import checkpoint_folder
 def check(folder: Path) -> Iterator[Problem]:
     """Yield a problem for each locked file that is gone or altered. A folder that is in no lock has none."""
     try:
-        entry = lock.read(folder.parent.parent / lock.FILE_NAME).get(folder.name)
+        entry = lock.entry_of(folder)
     except UserError as error:
         yield Problem(error.message, error.fix, lock.FILE_NAME)
         return

@@ -8,7 +8,7 @@ from jinja2 import Environment
 from transformers import PreTrainedTokenizerFast
 
 from cogsmith.errors import RequestError
-from cogsmith.prompts import library
+from cogsmith.prompts import templates
 from cogsmith.prompts.messages import from_instruction, from_questions, with_system
 
 from ..client.arithmetic import LETTERS
@@ -20,7 +20,7 @@ STYLES = {"None": "none"}
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_conversations_are_the_originals(name):
-    template, expected = library.find(name), CONVERSATIONS[name]
+    template, expected = templates.find(name), CONVERSATIONS[name]
     assert template.render(from_questions(ORIGINAL["qas"])) == expected["open"]
     assert template.render(from_questions([["What's in the image?", None]])) == expected["single"]
     closed = from_questions([["a", "b"], ["c", "d"]])
@@ -30,7 +30,7 @@ def test_conversations_are_the_originals(name):
 
 @pytest.mark.parametrize("style", ORIGINAL["format_prompt"])
 def test_instructions_are_the_originals(style):
-    template, expected = library.find(STYLES.get(style, style)), ORIGINAL["format_prompt"][style]
+    template, expected = templates.find(STYLES.get(style, style)), ORIGINAL["format_prompt"][style]
     assert template.render(from_instruction("Do X.")) == expected["no_input"]
     assert template.render(from_instruction("Do X.", "")) == expected["blank_input"]
     assert template.render(from_instruction("Do X.", "Y")) == expected["input"]
@@ -38,17 +38,17 @@ def test_instructions_are_the_originals(style):
 
 def test_dolly_and_falcon_are_curated_transformers():
     intro = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-    dolly = library.find("dolly-v2")
+    dolly = templates.find("dolly-v2")
     assert dolly.render(from_instruction("Hi\nyou")) == f"{intro}\n\n### Instruction:\nHi\nyou\n\n### Response:\n"
     assert dolly.stop == ("### End",)
-    assert library.find("falcon").render(from_instruction("  Hi \n")) == "Hi\n"
+    assert templates.find("falcon").render(from_instruction("  Hi \n")) == "Hi\n"
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_a_system_prompt_takes_the_place_of_the_templates_own(name):
-    given = library.find(name).render(from_questions([["q", None]], system="Be brief."))
+    given = templates.find(name).render(from_questions([["q", None]], system="Be brief."))
     assert given.startswith("Be brief.")
-    assert given.replace("Be brief.", "", 1) == library.find(name).render(from_questions([["q", None]])).replace(
+    assert given.replace("Be brief.", "", 1) == templates.find(name).render(from_questions([["q", None]])).replace(
         system_of(name), "", 1
     )
 
@@ -60,14 +60,14 @@ def system_of(name):
 
 
 def test_what_an_instruction_is_about_is_never_lost_in_a_conversation():
-    said = library.find("default").render(from_instruction("Translate.", "Guten Tag"))
-    assert said == library.find("default").render([{"role": "user", "content": "Translate.\n\nGuten Tag"}])
+    said = templates.find("default").render(from_instruction("Translate.", "Guten Tag"))
+    assert said == templates.find("default").render([{"role": "user", "content": "Translate.\n\nGuten Tag"}])
 
 
-@pytest.mark.parametrize("name", library.names())
+@pytest.mark.parametrize("name", templates.names())
 def test_transformers_renders_them_alike(name):
     """A template may be packed as a tokenizer's chat template."""
-    template = library.find(name)
+    template = templates.find(name)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=LETTERS)
     messages = from_instruction("Grüß {{ Gott }}", "<in>" if "['input']" in template.text else "")
     expected = tokenizer.apply_chat_template(
@@ -76,9 +76,9 @@ def test_transformers_renders_them_alike(name):
     assert template.render(messages) == expected
 
 
-@pytest.mark.parametrize("name", library.names())
+@pytest.mark.parametrize("name", templates.names())
 def test_templates_parse_and_are_one_file_each(name):
-    assert Environment(extensions=["jinja2.ext.loopcontrols"]).parse(library.find(name).text)
+    assert Environment(extensions=["jinja2.ext.loopcontrols"]).parse(templates.find(name).text)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_templates_parse_and_are_one_file_each(name):
 )
 def test_a_template_says_what_it_does_not_take(name, messages):
     with pytest.raises(RequestError, match="refuses these messages"):
-        library.find(name).render(messages)
+        templates.find(name).render(messages)
 
 
 def test_an_unknown_name_is_told_the_nearest():
     with pytest.raises(RequestError) as refused:
-        library.find("alpacca")
+        templates.find("alpacca")
     assert "'alpacca'" in refused.value.message
     assert refused.value.fix.startswith("did you mean 'alpaca'? known are: alpaca, bair_v1,")
 
