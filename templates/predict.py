@@ -58,6 +58,9 @@ class Predictor(LanguageModel):
         stream: str = Input(default="deltas", choices=["deltas", "cumulative"], description="Pieces as they come, or lines of JSON with all the text so far"),
         warmup: bool = Input(default=False, description="Generate once before, unseen"),
         use_cache: bool = Input(default=True, description="Whether what was computed for earlier texts is used; without, all is computed anew, with the same answer"),
+        return_logits: str = Input(default="", choices=["", "last", "all"], description="Gives JSON with an npz file of logits: last, those that the answer's tokens were drawn from; all, those after every token of the prompt too"),
+        return_cache: bool = Input(default=False, description="Gives JSON with a safetensors file of the keys and values of prompt and answer, which a later prediction may begin with"),
+        cache: cog.Path | None = Input(default=None, description="A file that return_cache gave: what it has of the prompt's beginning is not computed again; without a prompt, its text goes on"),
         max_tokens: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
         max_gen_len: int | None = Input(default=None, ge=1, description="Another name of max_new_tokens"),
 {% if reads_images %}
@@ -100,6 +103,9 @@ class Predictor(LanguageModel):
             stream=stream,
             warmup=warmup,
             use_cache=use_cache,
+            return_logits=return_logits,
+            return_cache=return_cache,
+            cache=cache,
             max_tokens=max_tokens,
             max_gen_len=max_gen_len,
 {% if reads_images %}

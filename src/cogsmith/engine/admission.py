@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cogsmith.engine.base import EngineInfo
-from cogsmith.engine.request import AnyRequest, EmbedRequest, GenerateRequest, Request, ScoreRequest
+from cogsmith.engine.request import (
+    MOST_VALUES,
+    AnyRequest,
+    EmbedRequest,
+    ForwardRequest,
+    GenerateRequest,
+    Request,
+    ScoreRequest,
+    TextRequest,
+)
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
@@ -13,7 +22,7 @@ _MOST_LISTED = 2**18
 """Alternatives that one SCORE may have listed in all: every token of the largest vocabularies, at one place."""
 
 
-def for_tokens(request: AnyRequest) -> Request:
+def for_tokens(request: AnyRequest) -> TextRequest:
     """Return a request that a model which continues text can answer. Raises RequestError for one that asks vectors."""
     if isinstance(request, EmbedRequest):
         raise RequestError(
@@ -23,9 +32,25 @@ def for_tokens(request: AnyRequest) -> Request:
     return request
 
 
-def admit(request: Request, info: EngineInfo, limits: Limits) -> None:
+def streamed(request: TextRequest) -> Request:
+    """Return a request that is answered by tokens alone, for an engine that gives no others.
+
+    Raises RequestError for one that asks for more, or comes with a cache.
+    """
+    if isinstance(request, ForwardRequest) or (isinstance(request, GenerateRequest) and request.cache):
+        raise RequestError(
+            "vLLM gives out no logits and no caches, and takes none",
+            fix='leave them out, or package the model with engine = "transformers"',
+        )
+    return request
+
+
+def admit(request: TextRequest, info: EngineInfo, limits: Limits) -> None:
     """Check that `request` can run. Raises RequestError with the value and the fix."""
     check_ids(request.prompt, "prompt", info)
+    if isinstance(request, ForwardRequest):
+        _admit_forward(request, info)
+        return
     check_ids(request.logprob_ids, "logprob_ids", info)
     if isinstance(request, ScoreRequest):
         _admit_score(request, info)
@@ -91,6 +116,27 @@ def _admit_score(request: ScoreRequest, info: EngineInfo) -> None:
         raise RequestError(
             f"top_logprobs for {len(request.scored)} scored tokens makes {listed} entries, more than {_MOST_LISTED}",
             fix="ask for fewer alternatives",
+        )
+
+
+def _admit_forward(request: ForwardRequest, info: EngineInfo) -> None:
+    check_ids(request.following, "following", info)
+    total = len(request.prompt) + len(request.following)
+    if total > info.max_context:
+        raise RequestError(
+            f"the text has {total} tokens, more than the context of {info.max_context}", fix="shorten the prompt"
+        )
+    # Images are read with the whole prompt, in one pass that ends with the first logits.
+    most = total if request.media is None else len(request.following) + 1
+    if not 1 <= request.num_logits <= most:
+        raise RequestError(
+            f"the logits after {request.num_logits} tokens are asked for, and this text has {most} such tokens",
+            fix="ask for the last ones, behind the images" if request.media else "ask for fewer",
+        )
+    if (numbers := request.num_logits * info.head_size) > MOST_VALUES:
+        raise RequestError(
+            f"logits after {request.num_logits} tokens are {numbers} numbers, more than {MOST_VALUES}",
+            fix=f"ask for {MOST_VALUES // info.head_size} tokens at most",
         )
 
 

@@ -102,7 +102,7 @@ def with_forced(sequence: Sequence, event: Event, info: EngineInfo) -> Iterator[
 def _certain(sequence: Sequence, event: TokenEvent) -> TokenEvent:
     """Add what was asked of `logprob_ids`: all but the forced one have probability 0."""
     request = sequence.request
-    if not request.logprob_ids:
+    if not isinstance(request, GenerateRequest) or not request.logprob_ids:
         return event
     return replace(event, logprobs={event.token: 0.0} if event.token in request.logprob_ids else {})
 

@@ -53,6 +53,19 @@ class Media:
     values: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cache:
+    """What a model has computed of a text: its keys and values, which it need not compute again.
+
+    `layers` maps a layer's number to its keys and its values, tensors `[heads, tokens, dim]`, of the first `num_tokens`
+    of `tokens`; only a row back-end looks at them.
+    """
+
+    tokens: tuple[int, ...]
+    num_tokens: int
+    layers: Mapping[int, tuple[Any, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """Continue `prompt` by up to `max_tokens` tokens.
@@ -70,7 +83,8 @@ class GenerateRequest:
     `eos_ids` are the end tokens in place of the model's own, where they are given; none with an empty set. Without
     `use_cache` nothing is taken over that the default engine computed for other texts.
 
-    `media` is what the prompt's image tokens stand for, where it has some.
+    `media` is what the prompt's image tokens stand for, where it has some. A `cache` stands for as much of the prompt
+    as begins like its text; no other request is given anything of it.
     """
 
     prompt: tuple[int, ...]
@@ -85,6 +99,7 @@ class GenerateRequest:
     eos_ids: frozenset[int] | None = None
     use_cache: bool = True
     media: Media | None = None
+    cache: Cache | None = None
 
     def ends(self, eos_ids: frozenset[int]) -> frozenset[int]:
         """Return the end tokens that count, where the model's own are `eos_ids`."""
@@ -106,8 +121,25 @@ class ScoreRequest:
     media: Media | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ForwardRequest:
+    """Give what the model computes of `prompt` and the tokens `following` it, all at once.
+
+    That is the logits after each of the last `num_logits` tokens, and with `keeps_cache` the keys and values of all.
+    `media` is what the prompt's image tokens stand for: no logits are given inside such a prompt. A `cache` stands for
+    as much of the text as begins like its own, but for nothing whose logits are asked for.
+    """
+
+    prompt: tuple[int, ...]
+    following: tuple[int, ...] = ()
+    num_logits: int = 1
+    keeps_cache: bool = False
+    media: Media | None = None
+    cache: Cache | None = None
+
+
 MOST_VALUES = 2**24
-"""Numbers in one answer of vectors: 64 MiB."""
+"""Numbers in one answer of vectors or logits: 64 MiB."""
 
 Pooling = Literal["mean", "cls", "last", "max", "none"]
 """How the vectors of a text's tokens become one; "none" leaves them as they are."""
@@ -145,9 +177,12 @@ class EmbedRequest:
 
 
 Request = GenerateRequest | ScoreRequest
+"""What is answered token by token."""
+
+TextRequest = Request | ForwardRequest
 """What a model that continues text is asked."""
 
-AnyRequest = Request | EmbedRequest
+AnyRequest = TextRequest | EmbedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +222,18 @@ class EncodedEvent:
     padding_id: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ComputedEvent:
+    """What was asked of a ForwardRequest. Nothing follows. `logits` is a float32 array `[num_logits, head_size]`."""
+
+    logits: Any
+    cache: Cache | None = None
+
+
 Event = TokenEvent | FailedEvent
 """What a stream of tokens gives."""
 
-AnyEvent = Event | EncodedEvent
+AnyEvent = Event | EncodedEvent | ComputedEvent
 
 Sink = Callable[[tuple[AnyEvent, ...]], None]
 """Takes the events of one step for one stream. Called on the engine's thread: it must not block. Raising ends it."""

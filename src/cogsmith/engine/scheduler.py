@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cogsmith.engine.fair_queue import FairQueue
-from cogsmith.engine.kv.memory import KVMemory
+from cogsmith.engine.kv.memory import KVMemory, Lease
 from cogsmith.engine.kv.prefix_tree import common_prefix
 from cogsmith.engine.sequence import Donor, Sequence
 
@@ -142,13 +142,18 @@ class Scheduler:
                 break
             if self._must_wait(sequence):
                 continue
-            sequence.lease = self.memory.open(sequence.tokens, sequence.num_shareable)
+            sequence.lease = self._lease(sequence)
             if sequence.lease is None:
                 break
             self.running.append(sequence)
             admitted.append(sequence)
         for sequence in admitted:
             self.waiting.remove(sequence)
+
+    def _lease(self, sequence: Sequence) -> Lease | None:
+        if sequence.num_cached:
+            return self.memory.open_alone(len(sequence.tokens), sequence.num_cached)
+        return self.memory.open(sequence.tokens, sequence.num_shareable)
 
     def _must_wait(self, sequence: Sequence) -> bool:
         """Whether another sequence is computing a beginning that this one could use."""
@@ -160,7 +165,7 @@ class Scheduler:
         return donor.sequence.lease is not None and donor.sequence.num_computed < donor.num_common
 
     def _find_donor(self, sequence: Sequence) -> Donor | None:
-        prefilling = [other for other in self.running if not _decodes(other)]
+        prefilling = [other for other in self.running if not (_decodes(other) or other.num_cached)]
         if not prefilling or not self.memory.shares:
             return None
         limit = sequence.num_shareable

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cogsmith.engine.kv.memory import Lease
+from cogsmith.engine.kv.prefix_tree import common_prefix
 from cogsmith.engine.request import (
-    Event,
+    AnyEvent,
+    Cache,
     FinishReason,
+    ForwardRequest,
     GenerateRequest,
-    Request,
     ScoreRequest,
     Sink,
+    TextRequest,
     TokenEvent,
 )
 
@@ -42,7 +45,7 @@ class Sequence:
     bias and masks in the form that the sampler wants, `constraint` says which ids may come next.
     """
 
-    request: Request
+    request: TextRequest
     sink: Sink
     tokens: list[int]
     rules: Any = None
@@ -51,19 +54,37 @@ class Sequence:
     row: int = field(default_factory=_rows.__next__)
     lease: Lease | None = None
     num_answered: int = 0
-    """Scored tokens that the client has been told of."""
+    """Tokens whose scores the client has been told of, or whose logits it will be given."""
+    logits: list[Any] = field(default_factory=list)
+    """Those that a ForwardRequest has got so far, on the host."""
+    num_cached: int = 0
+    """The first tokens whose keys and values came with the request."""
     donor: Donor | None = None
     generated: Counter[int] = field(default_factory=Counter)
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     cancelled: bool = False
 
     @classmethod
-    def of(cls, request: Request, sink: Sink, rules: Any = None) -> Sequence:
+    def of(cls, request: TextRequest, sink: Sink, rules: Any = None) -> Sequence:
         """Make the sequence of a request. A seed makes its draws repeatable and independent of batch mates."""
         if isinstance(request, ScoreRequest):
             return cls(request, sink, [*request.prompt, *request.scored])
+        if isinstance(request, ForwardRequest):
+            return cls(request, sink, [*request.prompt, *request.following])._with_cache()
         draws = random.Random(request.sampling.seed).random
-        return cls(request, sink, list(request.prompt), rules, random=draws)
+        return cls(request, sink, list(request.prompt), rules, random=draws)._with_cache()
+
+    @property
+    def cache(self) -> Cache | None:
+        """Keys and values that came with the request."""
+        return None if isinstance(self.request, ScoreRequest) else self.request.cache
+
+    def _with_cache(self) -> Sequence:
+        """Take over what the request's cache has of its text, if it came with one."""
+        if self.cache is not None:
+            known = common_prefix(self.cache.tokens[: self.cache.num_tokens], tuple(self.tokens))
+            self.num_cached = min(known, self.first_wanted)
+        return self
 
     @property
     def num_generated(self) -> int:
@@ -90,13 +111,15 @@ class Sequence:
         """First position after whose token logits are needed; they are after every later one too."""
         if isinstance(self.request, ScoreRequest):
             return max(0, len(self.request.prompt) + self.num_answered - 1)
+        if isinstance(self.request, ForwardRequest):
+            return len(self.tokens) - self.request.num_logits + self.num_answered
         return self.last_position
 
     @property
     def num_shareable(self) -> int:
         """How many of the first tokens may be taken over from other sequences."""
         computes_all = isinstance(self.request, GenerateRequest) and not self.request.use_cache
-        return 0 if computes_all else self.first_wanted
+        return 0 if computes_all or self.num_cached else self.first_wanted
 
     def append(self, token: int) -> None:
         """Add a sampled token."""
@@ -107,7 +130,7 @@ class Sequence:
         """Why the stream ends with `token`, already appended; None if it goes on. `eos_ids` are the model's."""
         request = self.request
         if not isinstance(request, GenerateRequest):
-            raise TypeError("a scored sequence ends with its last token")
+            raise TypeError("only what is generated ends with a token")
         if token in request.ends(eos_ids):
             return "stop"
         if self.num_generated >= request.max_tokens or len(self.tokens) >= max_context:
@@ -118,7 +141,7 @@ class Sequence:
         """Have the stream dropped before the next step."""
         self.cancelled = True
 
-    def emit(self, *events: Event) -> bool:
+    def emit(self, *events: AnyEvent) -> bool:
         """Hand events to the client's side; return whether the stream has ended with them."""
         try:
             self.sink(events)

@@ -10,7 +10,18 @@ import torch
 from cogsmith.engine.answer import Answer, Wanted
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.constraint import IMPOSSIBLE, accept, forced_events, with_forced
-from cogsmith.engine.request import Event, FailedEvent, FinishReason, ScoreRequest, TokenEvent
+from cogsmith.engine.request import (
+    AnyEvent,
+    Cache,
+    ComputedEvent,
+    Event,
+    FailedEvent,
+    FinishReason,
+    ForwardRequest,
+    GenerateRequest,
+    ScoreRequest,
+    TokenEvent,
+)
 from cogsmith.engine.rows.runner import ImagePrompt, RowChunk, Runner
 from cogsmith.engine.sampler import sample, score
 from cogsmith.engine.scheduler import Chunk, Scheduler
@@ -68,12 +79,15 @@ class Stepper:
         wanted = [chunk for chunk in chunks if chunk.num_wanted]
         parts = dict(zip(wanted, torch.split(logits, [chunk.num_wanted for chunk in wanted]), strict=True))
         scored = [chunk for chunk in wanted if isinstance(chunk.sequence.request, ScoreRequest)]
-        sampled = [chunk for chunk in wanted if chunk not in scored]
+        sampled = [chunk for chunk in wanted if isinstance(chunk.sequence.request, GenerateRequest)]
         if scored:
             self._score(scored, torch.cat([parts[chunk] for chunk in scored]))
         if sampled:
-            rest = torch.cat([parts[chunk] for chunk in sampled]) if scored else logits
+            rest = logits if len(sampled) == len(wanted) else torch.cat([parts[chunk] for chunk in sampled])
             self._sample([chunk.sequence for chunk in sampled], rest)
+        for chunk in wanted:
+            if isinstance(chunk.sequence.request, ForwardRequest):
+                self._collect(chunk, chunk.sequence.request, parts[chunk])
 
     def _sample(self, sequences: Sequence[TokenSequence], logits: torch.Tensor) -> None:
         answers = sample(logits, sequences, self._info.vocab_size)
@@ -95,7 +109,25 @@ class Stepper:
                 sequence, *scored_events(_score_request(sequence), [*itertools.islice(answers, len(scored))], ends=ends)
             )
 
-    def _emit(self, sequence: TokenSequence, *events: Event) -> None:
+    def _collect(self, chunk: Chunk, request: ForwardRequest, logits: torch.Tensor) -> None:
+        """Keep logits that are asked for as they are, and give them with the last."""
+        sequence = chunk.sequence
+        sequence.logits.append(logits.float().cpu())
+        sequence.num_answered += chunk.num_wanted
+        if chunk.stop <= sequence.last_position:
+            return
+        values = torch.cat(sequence.logits)
+        if not bool((values.isfinite() | values.isneginf()).all()):
+            self._emit(sequence, NOT_FINITE)
+            return
+        cache = self._cache_of(sequence, chunk.stop) if request.keeps_cache else None
+        self._emit(sequence, ComputedEvent(values.numpy(), cache))
+
+    def _cache_of(self, sequence: TokenSequence, num_tokens: int) -> Cache:
+        pages = () if sequence.lease is None else sequence.lease.pages
+        return Cache(tuple(sequence.tokens), num_tokens, self._runner.layers_of(sequence.row, pages, num_tokens))
+
+    def _emit(self, sequence: TokenSequence, *events: AnyEvent) -> None:
         if sequence.emit(*events):
             self.drop(sequence, is_spoiled=NOT_FINITE in events)
 
@@ -136,4 +168,7 @@ def _row_chunk(chunk: Chunk) -> RowChunk:
     pages = () if sequence.lease is None else sequence.lease.pages
     media = sequence.request.media
     prompt = None if media is None else ImagePrompt(len(sequence.request.prompt), media)
-    return RowChunk(sequence.row, chunk.start, chunk.tokens, chunk.num_wanted, pages, prompt)
+    # Only a row's first chunk starts where the given tokens end.
+    cache = sequence.cache if chunk.start == sequence.num_cached > 0 else None
+    given = None if cache is None else cache.layers
+    return RowChunk(sequence.row, chunk.start, chunk.tokens, chunk.num_wanted, pages, prompt, given)

@@ -20,6 +20,7 @@ from cogsmith.engine.grammars import Grammars
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.request import AnyRequest, FailedEvent, GenerateRequest, ScoreRequest, Sink
 from cogsmith.engine.rows.choose import ALL, choose_rows
+from cogsmith.engine.rows.given import admit_cache
 from cogsmith.engine.rules import RuleBook
 from cogsmith.engine.scheduler import Scheduler
 from cogsmith.engine.sequence import Sequence
@@ -53,10 +54,12 @@ class TransformersEngine:
     ) -> None:
         self._limits = limits
         rows = choose_rows(loaded, limits, allowed=back_ends)
+        self._shapes = rows.shapes
         memory = rows.new_memory()
         info = loaded.info(runner=rows.name, max_context=rows.max_context)
         # Which attention serves the packed rows is worth knowing on a GPU, where there are three.
-        self.info = info if rows.kernel is None else replace(info, details={**info.details, "kernel": rows.kernel})
+        kernel = {} if rows.kernel is None else {"kernel": rows.kernel}
+        self.info = replace(info, details={**info.details, **kernel, "caches": rows.shapes is not None})
         most = max_prompt_tokens_per_step or _PROMPT_TOKENS.get(self.info.device.partition(":")[0], _FEW_PROMPT_TOKENS)
         scheduler = Scheduler(memory, limits.max_batch_size, most)
         self._stepper = Stepper(scheduler, rows.new_runner, self.info)
@@ -72,6 +75,7 @@ class TransformersEngine:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
         request = for_tokens(request)
         admit(request, self.info, self._limits)
+        admit_cache(request, self._shapes)
         if isinstance(request, GenerateRequest):
             sequence = Sequence.of(request, sink, self._rules.of(request))
             sequence.constraint = start(request, self._grammars, self.info)

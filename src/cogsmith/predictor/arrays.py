@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,11 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     file = io.BytesIO()
     numpy.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
+
+
+def npz_uri(content: bytes) -> str:
+    """Return an npz file as a data URI."""
+    return "data:application/zip;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _stacked(values: Sequence[Any]) -> Any:

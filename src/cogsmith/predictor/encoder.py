@@ -5,7 +5,6 @@ A prediction for a person is an EMBED with the inputs' names for its fields, ans
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from cogsmith import lmtp
 from cogsmith.engine.base import Engine
 from cogsmith.engine.request import EncodedEvent, FailedEvent
 from cogsmith.errors import RequestError
-from cogsmith.predictor.arrays import arrays_of, npz_bytes
+from cogsmith.predictor.arrays import arrays_of, npz_bytes, npz_uri
 from cogsmith.predictor.mailbox import EndedEvent, Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.requests import num_read
@@ -25,7 +24,6 @@ from cogsmith.predictor.vectors import embed_request, embedded
 
 Output = Literal["json", "npz"]
 
-_NPZ = "data:application/zip;base64,"
 _NOT_SHOWN = ("stream_id",)
 
 
@@ -124,8 +122,7 @@ def _shape(values: tuple[Any, ...]) -> list[Any]:
 def _as_npz(event: EncodedEvent) -> Mapping[str, Any]:
     outputs = {_title(name, event): values for name, values in event.outputs.items()}
     arrays = arrays_of(outputs, event.inputs, event.padding_id)
-    data = base64.b64encode(npz_bytes(arrays)).decode("ascii")
-    return {"npz": f"{_NPZ}{data}", "shapes": {name: list(array.shape) for name, array in arrays.items()}}
+    return {"npz": npz_uri(npz_bytes(arrays)), "shapes": {name: list(array.shape) for name, array in arrays.items()}}
 
 
 def _title(name: str | int, event: EncodedEvent) -> str:

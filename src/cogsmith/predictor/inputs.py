@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cogsmith.engine.request import Constraint, Sampling
+from cogsmith.engine.request import Cache, Constraint, Sampling
 from cogsmith.errors import RequestError
+from cogsmith.predictor.computed import LogitsWanted
 
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -18,7 +19,8 @@ class TextInputs:
 
     Exactly one of `prompt`, `prompts`, `messages` and `instruction` (with its `input`) is given. `template` names the
     prompt template, in place of the package's own; `stop` None means those of the template. `max_new_tokens` 0 means
-    as many as the context holds. `eos_token_id` ends a text in place of the model's end tokens.
+    as many as the context holds. `eos_token_id` ends a text in place of the model's end tokens. A `cache` stands for
+    the beginning of the prompt; without a prompt its text goes on.
     """
 
     prompt: str = ""
@@ -43,11 +45,24 @@ class TextInputs:
     stream: Literal["deltas", "cumulative"] = "deltas"
     warmup: bool = False
     use_cache: bool = True
+    return_logits: LogitsWanted = ""
+    return_cache: bool = False
+    cache: Cache | None = None
 
     @property
     def is_given(self) -> bool:
         """Whether there is anything to continue or answer."""
+        return self.has_words or self.cache is not None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether a prompt of some kind is there, and not only a cache, whose text goes on as it is."""
         return bool(self.prompt or self.prompts or self.messages or self.instruction)
+
+    @property
+    def gives_files(self) -> bool:
+        """Whether the answer is JSON with files in it, and not text alone."""
+        return bool(self.return_logits) or self.return_cache
 
     def bias(self) -> dict[int, float]:
         """What is added to the logits, by id. Raises RequestError for what is no id or no number."""

@@ -18,10 +18,12 @@ class Meter:
         self._started = clock()
         self._tokens_in = 0
         self._tokens_out = 0
+        self._tokens_cached = 0
 
-    def read(self, count: int) -> None:
-        """Count tokens that the model has to read."""
+    def read(self, count: int, cached: int = 0) -> None:
+        """Count tokens that the model has to read, and how many of them came with a cache."""
         self._tokens_in += count
+        self._tokens_cached += cached
 
     def wrote(self, count: int) -> None:
         """Count tokens that went out, scored ones included."""
@@ -33,3 +35,5 @@ class Meter:
         """Record the totals."""
         self._record("input_token_count", self._tokens_in)
         self._record("output_token_count", self._tokens_out)
+        if self._tokens_cached:
+            self._record("cached_token_count", self._tokens_cached)

@@ -44,13 +44,15 @@ def encode(
 ) -> list[Encoded]:
     """Return the prompts, one but for `prompts`. `packaged` is what the work directory says of prompts.
 
-    `pictures` are the images, for a model that reads some: they stand where the text has placeholders, and otherwise
-    before what the user says first.
+    Where there is only a cache, its text is the prompt. `pictures` are the images, for a model that reads some: they
+    stand where the text has placeholders, and otherwise before what the user says first.
 
     Raises RequestError where none or several kinds of prompt are given, or no template fits.
     """
     if tokenizer is None:
         raise RequestError("this model came without a tokenizer, so it takes no text", fix="send ops_batch_json")
+    if inputs.cache is not None and not inputs.has_words:
+        return [Encoded(inputs.cache.tokens)]
     packaged = packaged or Prompt()
     kind = _kind(inputs)
     template = _template(inputs, packaged)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cogsmith import manifest
+from cogsmith.engine.cache_file import model_of, read
 from cogsmith.errors import RequestError
 from cogsmith.manifest import ImageTransform
 from cogsmith.predictor.images import open_pictures
@@ -26,15 +28,17 @@ class LanguageModel(ServedModel):
         ops_batch_json: str = "",
         image: Sequence[Path] | None = None,
         image_transform: ImageTransform | None = None,
+        cache: Path | None = None,
         **inputs: Any,
     ) -> Iterator[str]:
         """Answer one prediction: LMTP lines for `ops_batch_json`, else plain text by `inputs.from_run`.
 
-        `image` are the files of the images that the model is to read, if it reads any. Returns a generator at once,
-        which Cog then reads on a thread of its own. Raises RequestError where inputs contradict each other; faults of
-        an LMTP operation come in-band.
+        `image` are the files of the images that the model is to read, if it reads any; `cache` is a file that
+        `return_cache` gave. Returns a generator at once, which Cog then reads on a thread of its own. Raises
+        RequestError where inputs contradict each other; faults of an LMTP operation come in-band.
         """
-        asked = from_run(**inputs)
+        model = model_of(self._manifest, manifest.model_args(self._manifest))
+        asked = from_run(**inputs, cache=None if cache is None else read(Path(str(cache)), model))
         if ops_batch_json and asked.is_given:
             raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")
         transform = image_transform or self._manifest.image_transform
@@ -44,5 +48,5 @@ class LanguageModel(ServedModel):
             chunks = self._lmtp(ops_batch_json, mailbox, meter, pictures)
         else:
             packaged = self._manifest.prompt
-            chunks = stream_text(asked, self._engine, self._tokenizer, mailbox, meter, packaged, pictures)
+            chunks = stream_text(asked, self._engine, self._tokenizer, mailbox, meter, packaged, pictures, model)
         return until_cancelled(chunks)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from cogsmith.detokenize import Decode, StopStrings, TextDecoder
 from cogsmith.engine.base import Engine, EngineInfo, Handle
-from cogsmith.engine.request import EncodedEvent, GenerateRequest, TokenEvent
+from cogsmith.engine.request import ComputedEvent, EncodedEvent, GenerateRequest, TokenEvent
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
+from cogsmith.predictor.computed import check_files, files_of, num_cached
 from cogsmith.predictor.inputs import TextInputs
 from cogsmith.predictor.mailbox import Mailbox, StreamEvent
 from cogsmith.predictor.meter import Meter
@@ -32,27 +33,38 @@ def stream_text(
     meter: Meter,
     packaged: Prompt | None = None,
     pictures: Pictures | None = None,
+    model: str = "",
 ) -> Iterator[str]:
     """Yield the continuation's text piece by piece, whole characters only, and nothing of a stop text.
 
     For `prompts` it is one piece, the JSON array of their texts; with `stream="cumulative"` each is a line of JSON,
-    `{"text": all so far, "end_of_content": whether it is all}`. Every prompt is of all `pictures`. Raises RequestError
-    for what cannot be answered; Cancelled and DeadlinePassed as the mailbox says.
+    `{"text": all so far, "end_of_content": whether it is all}`. Where files are asked for it is one piece too, an
+    object for each prompt with its text and its files; a cache is marked as `model`'s. Every prompt is of all
+    `pictures`. Raises RequestError for what cannot be answered; Cancelled and DeadlinePassed as the mailbox says.
     """
     encoded = encode(inputs, tokenizer, packaged, pictures)
     prompts = [_fitted(one, inputs, engine.info, packaged, pictures) for one in encoded]
     requests = [_request(one, inputs, engine.info) for one in prompts]
     decode = decoder_of(tokenizer, skip_special_tokens=inputs.skip_special_tokens)
+    ends = [request.ends(engine.info.eos_ids) for request in requests]
     try:
         if inputs.warmup:
-            for _ in _run(requests, prompts, inputs, decode, engine, mailbox, meter):
+            for _ in _run(requests, _writers(prompts, ends, decode, inputs), engine, mailbox, meter):
                 pass
-        pieces = _run(requests, prompts, inputs, decode, engine, mailbox, meter)
-        if inputs.prompts:
+        writers = _writers(prompts, ends, decode, inputs)
+        pieces = _run(requests, writers, engine, mailbox, meter)
+        if inputs.gives_files or inputs.prompts:
             texts = [""] * len(prompts)
             for place, piece in pieces:
                 texts[place] += piece
-            yield json.dumps(texts, ensure_ascii=False)
+            if not inputs.gives_files:
+                yield json.dumps(texts, ensure_ascii=False)
+                return
+            answers = [
+                {"text": text, **_with_files(request, writer.tokens, inputs, engine, mailbox, model)}
+                for text, request, writer in zip(texts, requests, writers, strict=True)
+            ]
+            yield json.dumps(answers if inputs.prompts else answers[0], ensure_ascii=False)
         elif inputs.stream == "cumulative":
             yield from _cumulative(piece for _, piece in pieces)
         else:
@@ -63,23 +75,19 @@ def stream_text(
 
 def _run(
     requests: Sequence[GenerateRequest],
-    prompts: Sequence[Encoded],
-    inputs: TextInputs,
-    decode: Decode,
+    writers: Sequence[_Writer],
     engine: Engine,
     mailbox: Mailbox,
     meter: Meter,
 ) -> Iterator[tuple[int, str]]:
     """Run all prompts side by side; yield pieces of text with the place of their prompt."""
-    ends = [request.ends(engine.info.eos_ids) for request in requests]
-    writers = [_Writer(*pair, decode, inputs) for pair in zip(prompts, ends, strict=True)]
     handles: dict[int, Handle] = {}
     # Events of an earlier run may still lie in the mailbox.
     first = mailbox.next_streams(len(requests))
     try:
         for place, request in enumerate(requests):
             handles[place] = engine.submit(request, mailbox.sink(first + place), client=mailbox)
-            meter.read(len(request.prompt))
+            meter.read(len(request.prompt), num_cached(request))
         yield from ((place, piece) for place, writer in enumerate(writers) if (piece := writer.opening()))
         while handles:
             for stream, events in mailbox.take():
@@ -105,7 +113,7 @@ class _Writer:
         # An end token has no text for a reader, even where the tokenizer does not call it special.
         self._hidden = ends if inputs.skip_special_tokens else frozenset()
         self._min_tokens = inputs.min_new_tokens
-        self._num_tokens = 0
+        self.tokens: list[int] = []
         self.has_ended = False
 
     def opening(self) -> str:
@@ -114,12 +122,12 @@ class _Writer:
 
     def push(self, event: StreamEvent, meter: Meter) -> str:
         """Take an event; return the text that may be shown now. Raises RequestError where the stream failed."""
-        if self.has_ended or isinstance(event, EncodedEvent):
+        if self.has_ended or isinstance(event, EncodedEvent | ComputedEvent):
             return ""
         if not isinstance(event, TokenEvent):
             raise RequestError(event.message)
         meter.wrote(1)
-        self._num_tokens += 1
+        self.tokens.append(event.token)
         # A constraint may end with a token that is none of these.
         is_hidden = event.finish_reason == "stop" and event.token in self._hidden
         text = self._shown("" if is_hidden else self._decoder.push(event.token))
@@ -129,7 +137,28 @@ class _Writer:
         return text
 
     def _shown(self, text: str) -> str:
-        return self._stops.push(text, armed=self._num_tokens > self._min_tokens)
+        return self._stops.push(text, armed=len(self.tokens) > self._min_tokens)
+
+
+def _writers(
+    prompts: Sequence[Encoded], ends: Sequence[frozenset[int]], decode: Decode, inputs: TextInputs
+) -> list[_Writer]:
+    return [_Writer(*pair, decode, inputs) for pair in zip(prompts, ends, strict=True)]
+
+
+def _with_files(
+    request: GenerateRequest, answer: Sequence[int], inputs: TextInputs, engine: Engine, mailbox: Mailbox, model: str
+) -> dict[str, Any]:
+    """The ids of a text, and what was asked for beside it."""
+    files = files_of(
+        request, answer, inputs.return_logits, engine, mailbox, model=model, keeps_cache=inputs.return_cache
+    )
+    return {
+        "prompt_ids": list(request.prompt),
+        "token_ids": list(answer),
+        "cached_tokens": num_cached(request),
+        **files,
+    }
 
 
 def decoder_of(tokenizer: Any, *, skip_special_tokens: bool) -> Decode:
@@ -181,7 +210,7 @@ def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateR
     # A constraint says itself where its text ends.
     if prompt.end_ids and inputs.constraint is None:
         ends = (info.eos_ids if ends is None else ends) | prompt.end_ids
-    return GenerateRequest(
+    request = GenerateRequest(
         prompt.ids,
         inputs.max_new_tokens or max(1, info.max_context - len(prompt.ids)),
         inputs.sampling,
@@ -192,4 +221,7 @@ def _request(prompt: Encoded, inputs: TextInputs, info: EngineInfo) -> GenerateR
         eos_ids=ends,
         use_cache=inputs.use_cache,
         media=prompt.media,
+        cache=inputs.cache,
     )
+    check_files(request, inputs.return_logits, info, keeps_cache=inputs.return_cache)
+    return request

@@ -18,12 +18,14 @@ PAGE_SIZE = 16
 class Lease:
     """A text's pages, in order; the first `num_computed` tokens are in them. `node` is the last that the tree knows.
 
-    Only the page of a node that is not full is written to, and that belongs to this lease alone.
+    Only the page of a node that is not full is written to, and that belongs to this lease alone. What is in the pages
+    of a lease that `is_alone` is nobody else's, ever: the tree does not know it.
     """
 
     pages: list[int]
     node: Node
     num_computed: int
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ class KVMemory:
             return None
         return lease
 
+    def open_alone(self, num_tokens: int, num_computed: int) -> Lease | None:
+        """Lease pages for a text whose first `num_computed` tokens will come from outside; None without room.
+
+        Others must not begin with it: what came from outside need not be what the model computes.
+        """
+        lease = Lease([], self._tree.root, num_computed, is_alone=True)
+        return lease if self.reserve(lease, num_tokens) else None
+
     def _reserve_beside(self, kept: Node, lease: Lease, num_tokens: int) -> bool:
         """Reserve without forgetting `kept`."""
         self._tree.take(kept)
@@ -99,7 +109,7 @@ class KVMemory:
 
     def commit(self, lease: Lease, tokens: Sequence[int], num_computed: int) -> None:
         """Make the first `num_computed` tokens, now in the lease's pages, known to others."""
-        while self.shares and lease.num_computed < num_computed:
+        while self.shares and not lease.is_alone and lease.num_computed < num_computed:
             start = lease.num_computed
             stop = min(num_computed, (start // self.page_size + 1) * self.page_size)
             if start % self.page_size == 0:
@@ -110,6 +120,9 @@ class KVMemory:
 
     def close(self, lease: Lease) -> None:
         """Give the lease back. What it computed stays known until its room is needed."""
+        if lease.is_alone:
+            self._free.extend(reversed(lease.pages))
+            return
         num_known = -(-lease.num_computed // self.page_size) if self.shares else 0
         self._free.extend(reversed(lease.pages[num_known:]))
         self._tree.leave(lease.node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from cogsmith.engine.quantization import couples_rows
 from cogsmith.engine.rows.batch import whole_cache
 from cogsmith.engine.rows.budget import kv_budget
 from cogsmith.engine.rows.forward import Forward
+from cogsmith.engine.rows.given import Shapes, shapes_of
 from cogsmith.engine.rows.hazards import Hazards, hazards
 from cogsmith.engine.rows.image_test import ImageTest
 from cogsmith.engine.rows.kernels import kernels_for
@@ -46,6 +47,7 @@ class Rows:
     """The back-end `name`, how to make it, and the number of pages that keys and values may take.
 
     `max_context` is the longest text for which the back-end is right and has room; `kernel` names its attention.
+    `shapes` are those of a row's keys and values, None where it keeps other things.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Rows:
     max_context: int
     page_size: int = PAGE_SIZE
     kernel: str | None = None
+    shapes: Shapes | None = None
 
     def new_memory(self) -> KVMemory:
         """The accounts of a new runner's pages."""
@@ -83,13 +86,15 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
     makers = _makers(loaded, forward)
     if loaded.images is not None:
         name = _with_images(loaded, forward, self_test, {name: makers[name] for name in makers if name in allowed})
-        return room.rows(name, makers[name], _cached_bytes(loaded, forward), [forward.device])
+        rows = room.rows(name, makers[name], _cached_bytes(loaded, forward), [forward.device])
+        return replace(rows, shapes=_shapes(name, loaded, forward))
     name = next((name for name in makers if name in allowed and self_test.passes(makers[name]())), "recompute")
     bytes_per_token = _cached_bytes(loaded, forward)
     if border is not None:
         # A row that crosses the border is held twice for a moment.
         return room.rows(name, partial(RegimesRunner, makers[name], border), 2 * bytes_per_token, [forward.device])
-    return room.rows(name, makers[name], bytes_per_token, [forward.device])
+    rows = room.rows(name, makers[name], bytes_per_token, [forward.device])
+    return replace(rows, shapes=_shapes(name, loaded, forward))
 
 
 def _with_images(
@@ -186,8 +191,15 @@ def _packed(forward: Forward, self_test: SelfTest, room: _Room, windows: tuple[i
             num_pages = room.num_pages(size, devices, kernel.page_size)
             new_runner = partial(kernel.runner, forward, layers, num_pages, room.context)
             context = min(room.context, num_pages * kernel.page_size)
-            return Rows("packed", new_runner, num_pages, context, kernel.page_size, kernel.name)
+            return Rows("packed", new_runner, num_pages, context, kernel.page_size, kernel.name, layers)
     return None
+
+
+def _shapes(name: str, loaded: LoadedModel, forward: Forward) -> Shapes | None:
+    """What the rows of a back-end keep that has caches of its own."""
+    if name == "recompute":
+        return None
+    return shapes_of(forward, partial(whole_cache, forward.config) if name.startswith("padded") else loaded.new_cache)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from cogsmith.engine.rows.forward import Forward
 from cogsmith.engine.rows.graphs import DecodeGraphs
 from cogsmith.engine.rows.plan import Plan
 from cogsmith.engine.rows.pool import LayerShape, Pool
-from cogsmith.engine.rows.runner import RowChunk
+from cogsmith.engine.rows.runner import Layers, RowChunk
 
 NewStep = Callable[[Plan, Pool], Step]
 """Makes one step's attention: by whichever kernels the device has."""
@@ -41,11 +41,18 @@ class PackedRunner:
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
+        for chunk in chunks:
+            if chunk.given is not None:
+                self._pool.write(chunk.pages, chunk.given, chunk.start)
         if self._graphs is not None and self._graphs.takes(chunks):
             return self._graphs.run(chunks)
         plan = Plan(chunks, self._pool.page_size, self._forward.device)
         with during(self._new_step(plan, self._pool), self._forward.config):
             return self._forward.packed(plan.input_ids, plan.position_ids, plan.wanted)
+
+    def layers_of(self, row: int, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Return a row's keys and values so far, on the host."""
+        return self._pool.read(pages, num_tokens)
 
     def close_row(self, row: int) -> None:
         """Nothing: what a row has is its pages."""

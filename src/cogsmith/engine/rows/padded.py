@@ -14,7 +14,7 @@ import torch
 
 from cogsmith.engine.rows.batch import Batch
 from cogsmith.engine.rows.forward import Forward
-from cogsmith.engine.rows.runner import OwnCaches, RowChunk
+from cogsmith.engine.rows.runner import Layers, OwnCaches, RowChunk
 from cogsmith.engine.rows.solo import SoloRunner
 
 
@@ -28,21 +28,32 @@ class PaddedRunner(OwnCaches):
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
+        for chunk in chunks:
+            self._alone.begin_with(chunk)
         single = {chunk.row: chunk for chunk in chunks if len(chunk.tokens) == 1 and self._goes_on(chunk)}
         # A row that gets no token, or several, cannot stay: each column of the batch is a token of every row.
         for row in [row for row in self._batch.lengths if row not in single]:
-            self._alone.caches[row] = self._batch.take(row)
+            self._leave_batch(row)
         for row, chunk in single.items():
             if row not in self._batch.lengths:
                 self._batch.join(row, self._alone.caches.pop(row), chunk.start)
         decoded = self._decode(single) if single else {}
         return torch.cat([decoded[c.row] if c.row in decoded else self._alone.forward([c]) for c in chunks])
 
+    def layers_of(self, row: int, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Return a row's keys and values so far, on the host."""
+        if row in self._batch.lengths:
+            self._leave_batch(row)
+        return self._alone.layers_of(row, pages, num_tokens)
+
     def close_row(self, row: int) -> None:
         """Forget a row, which may never have had a chunk."""
         if row in self._batch.lengths:
             self._batch.leave(row)
         self._alone.close_row(row)
+
+    def _leave_batch(self, row: int) -> None:
+        self._alone.caches[row] = self._batch.take(row)
 
     def _goes_on(self, chunk: RowChunk) -> bool:
         return chunk.start > 0 and (chunk.row in self._batch.lengths or chunk.row in self._alone.caches)

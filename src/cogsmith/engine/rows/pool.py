@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cogsmith.engine.kv.memory import PageChange
+from cogsmith.engine.rows.runner import Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,31 @@ class Pool:
                     store.index_fill_(self._page_dim, pages, 0)
                 else:
                     self._first(store, run[0], run[0].page).copy_(self._first(store, run[0], source))
+
+    def write(self, pages: Sequence[int], layers: Layers, num_tokens: int) -> None:
+        """Put the first `num_tokens` tokens of a row, whose `pages` are given in order, into them."""
+        for layer, parts in layers.items():
+            for store, given in zip((self.keys[layer], self.values[layer]), parts, strict=True):
+                lines = self._lines(store)
+                lines[:, self._slots(pages, num_tokens, store.device)] = given[:, :num_tokens].to(store.device)
+
+    def read(self, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Return a row's first `num_tokens` tokens, on the host."""
+        return {
+            layer: (self._read(self.keys[layer], pages, num_tokens), self._read(self.values[layer], pages, num_tokens))
+            for layer in self.keys
+        }
+
+    def _read(self, store: torch.Tensor, pages: Sequence[int], num_tokens: int) -> torch.Tensor:
+        return self._lines(store)[:, self._slots(pages, num_tokens, store.device)].cpu()
+
+    def _lines(self, store: torch.Tensor) -> torch.Tensor:
+        """One layer's part as `[heads, slots, dim]`, without copying."""
+        return store.flatten(1, 2) if self._page_dim == 2 else store.flatten(0, 1).transpose(0, 1)
+
+    def _slots(self, pages: Sequence[int], num_tokens: int, device: torch.device) -> torch.Tensor:
+        places = torch.arange(num_tokens, device=device)
+        return torch.tensor(pages, device=device)[places // self.page_size] * self.page_size + places % self.page_size
 
     def _first(self, store: torch.Tensor, change: PageChange, page: int) -> torch.Tensor:
         """The tokens of `page` that `change` copies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,9 @@ import torch
 
 from cogsmith.engine.kv.memory import PageChange
 from cogsmith.engine.request import Media
+
+Layers = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of a row by layer, each `[heads, tokens, dim]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class RowChunk:
 
     The logits after each of the last `num_wanted` tokens are returned. A row begins with its first chunk. `pages` are
     the row's in order, with room for these tokens too; only a back-end that shares beginnings looks at them. Of a row
-    with images, every chunk has the `prompt`.
+    with images, every chunk has the `prompt`. A row whose beginning is given starts with a chunk that has it, `given`,
+    as keys and values of the `start` tokens before, or of more.
     """
 
     row: int
@@ -35,6 +39,7 @@ class RowChunk:
     num_wanted: int
     pages: Sequence[int] = ()
     prompt: ImagePrompt | None = None
+    given: Layers | None = None
 
 
 class Runner(Protocol):
@@ -46,6 +51,9 @@ class Runner(Protocol):
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]` in the model's dtype, chunk by chunk."""
 
+    def layers_of(self, row: int, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Return a row's keys and values so far, on the host. Of back-ends whose `Rows` have `shapes`."""
+
     def close_row(self, row: int) -> None:
         """Forget a row, which may never have had a chunk."""
 
@@ -55,3 +63,7 @@ class OwnCaches:
 
     def change_pages(self, changes: Sequence[PageChange]) -> None:
         """Nothing: pages are only counted here."""
+
+    def layers_of(self, row: int, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Nothing can be given out, unless a back-end says how."""
+        raise TypeError(f"{type(self).__name__} keeps no keys and values that could be given out")

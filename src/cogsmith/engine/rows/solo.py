@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cogsmith.engine.rows.forward import Forward, NewCache
-from cogsmith.engine.rows.runner import OwnCaches, RowChunk
+from cogsmith.engine.rows.runner import Layers, OwnCaches, RowChunk
 
 
 class SoloRunner(OwnCaches):
@@ -26,12 +26,28 @@ class SoloRunner(OwnCaches):
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
+        for chunk in chunks:
+            self.begin_with(chunk)
         return torch.cat([self._run(chunk) for chunk in chunks])
 
     def close_row(self, row: int) -> None:
         """Forget a row, which may never have had a chunk."""
         self.caches.pop(row, None)
         self.lags.pop(row, None)
+
+    def begin_with(self, chunk: RowChunk) -> None:
+        """Begin a new row with the keys and values that its chunk came with, if it did."""
+        if chunk.given is not None and chunk.row not in self.caches:
+            cache = self.caches[chunk.row] = self._new_cache()
+            for index, parts in chunk.given.items():
+                cache.update(*(part[None, :, : chunk.start].to(self._forward.device) for part in parts), index)
+
+    def layers_of(self, row: int, pages: Sequence[int], num_tokens: int) -> Layers:
+        """Return a row's keys and values so far, on the host."""
+        return {
+            index: (layer.keys[0, :, :num_tokens].cpu(), layer.values[0, :, :num_tokens].cpu())
+            for index, layer in enumerate(self.caches[row].layers)
+        }
 
     def _run(self, chunk: RowChunk) -> torch.Tensor:
         return self._pass(chunk)

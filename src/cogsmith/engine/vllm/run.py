@@ -34,6 +34,8 @@ class Runner:
         """Run a sequence to its end. Cancelling this ends vLLM's work on it within a step."""
         if isinstance(sequence.request, ScoreRequest):
             await self._score(sequence, sequence.request)
+        elif not isinstance(sequence.request, GenerateRequest):
+            raise TypeError("vLLM streams tokens, and gives nothing else")
         elif sequence.constraint is not None:
             await self._follow(sequence, sequence.request)
         else:

@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cogsmith.engine import constraint
-from cogsmith.engine.admission import admit, check_room, for_tokens
+from cogsmith.engine.admission import admit, check_room, for_tokens, streamed
 from cogsmith.engine.base import EngineInfo, Handle
 from cogsmith.engine.fair_queue import FairQueue
 from cogsmith.engine.grammars import Grammars
@@ -55,7 +55,7 @@ class VLLMEngine:
 
     def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
         """Queue a request. Raises RequestError at once for one that can never run, or when the queue is full."""
-        request = for_tokens(request)
+        request = streamed(for_tokens(request))
         admit(request, self.info, self._limits)
         sequence = Sequence.of(request, sink)
         sequence.client = client
