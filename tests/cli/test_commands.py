@@ -120,6 +120,7 @@ def test_frozen_refuses_without_a_lock(project):
         ["build", "--plan", "--frozen"],
         ["predict", "tiny"],
         ["predict", "tiny", "--prompt", "x", "--json", "-"],
+        ["predict", "tiny", "--save", "x"],
         ["serve", "--dtype"],
         ["serve", "--prot", "80"],
     ],

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 
 import httpx2
+import numpy
 import pytest
+import torch
 from websockets.sync.client import connect
 
 import cogsmith as cogsmith_package
@@ -47,6 +49,22 @@ def test_predict_prints_text_on_stdout_and_metrics_on_stderr(built):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert "5 tokens in, 5 out, the first after" in result.stderr
+
+
+def test_predict_takes_inputs_by_name_and_keeps_the_files_of_an_answer(built):
+    model, root = built
+    begin = ("-i", "prompt=Hello", "-i", "max_new_tokens=4", "-i", "return_cache=true", "--save", "kept")
+    result = cogsmith(root, "predict", "tiny", *begin)
+    assert result.returncode == 0, result.stderr
+    begun = json.loads(result.stdout)
+    assert begun["cache"] == "kept/cache.safetensors"
+    go_on = ("-i", "cache=@kept/cache.safetensors", "-i", "return_logits=last", "--max-tokens", "2", "--save", "kept")
+    went_on = json.loads(cogsmith(root, "predict", "tiny", *go_on).stdout)
+    ids = begun["prompt_ids"] + begun["token_ids"]
+    assert (went_on["prompt_ids"], went_on["cached_tokens"]) == (ids, len(ids) - 1)
+    with numpy.load(root / "kept" / "arrays.npz") as arrays, torch.no_grad():
+        expected = model(torch.tensor([[*ids, went_on["token_ids"][0]]])).logits[0, -2:]
+        torch.testing.assert_close(torch.from_numpy(arrays["logits"]), expected, atol=1e-4, rtol=0)
 
 
 def test_predict_takes_an_lmtp_batch_from_stdin(built):

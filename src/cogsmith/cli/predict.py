@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cogsmith.cli import folders
+from cogsmith.cli import answer_files, folders, run_inputs
 from cogsmith.cli.console import err, out
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.serving import served
@@ -23,16 +23,26 @@ def command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="A JSON file with the prediction's inputs; - reads stdin.")
     ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="An input, NAME=VALUE or NAME=@FILE; of a list, as often as it has items."),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.", min=1)] = None,
+    save: Annotated[Path | None, typer.Option(help="A folder for the files of an answer that has some.")] = None,
 ) -> None:
     """Start a work directory, run one prediction, print its output as it comes."""
-    if (prompt is None) == (json_file is None):
-        raise typer.BadParameter("give either --prompt TEXT or --json FILE")
+    if prompt is not None and json_file is not None:
+        raise typer.BadParameter("give --prompt TEXT or --json FILE, not both")
+    if prompt is None and json_file is None and not words:
+        raise typer.BadParameter("give --prompt TEXT, -i NAME=VALUE or --json FILE")
     folder = folders.find(name)
-    inputs: dict[str, Any] = {"prompt": prompt} if json_file is None else _read_inputs(json_file)
+    inputs: dict[str, Any] = {} if json_file is None else _read_inputs(json_file)
+    inputs |= run_inputs.from_words(folder, words or ())
+    if prompt is not None:
+        inputs["prompt"] = prompt
     if max_tokens is not None:
         inputs["max_tokens"] = max_tokens
-    with_extras(lambda: _predict(folder, inputs))
+    with_extras(lambda: _predict(folder, inputs, save))
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:
@@ -48,16 +58,24 @@ def _read_inputs(path: Path) -> dict[str, Any]:
     return inputs
 
 
-def _predict(folder: Path, inputs: dict[str, Any]) -> None:
+def _predict(folder: Path, inputs: dict[str, Any], save: Path | None) -> None:
     with served(folder) as server:
         prediction = Prediction(server.url, inputs)
+        chunks = prediction.chunks() if save is None else [_saved("".join(prediction.chunks()), save)]
         try:
-            for chunk in prediction.chunks():
+            for chunk in chunks:
                 typer.echo(chunk, nl=False)
             typer.echo()
         except BrokenPipeError:
             out.on_broken_pipe()
     err.print(_described(prediction.metrics), style="dim", markup=False)
+
+
+def _saved(answer: str, folder: Path) -> str:
+    try:
+        return answer_files.save(answer, folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}", fix="name another folder in --save") from error
 
 
 def _described(metrics: Mapping[str, Any]) -> str:

@@ -20,11 +20,11 @@ from cogsmith.lmtp import (
 
 
 def data_uri(file: Path) -> str:
-    """Return an image file as a data URI, which Replicate's API and Cog take for a file. Raises RequestRejected."""
+    """Return a file as a data URI, which Replicate's API and Cog take for a file. Raises RequestRejected."""
     try:
         content = file.expanduser().read_bytes()
     except OSError as error:
-        raise RequestRejected(f"the image {file} cannot be read: {error.strerror}", fix="give an image file") from error
+        raise RequestRejected(f"{file} cannot be read: {error.strerror}", fix="give a file that is there") from error
     kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
