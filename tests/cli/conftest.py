@@ -15,6 +15,7 @@ from cogsmith.gateway import cog_process
 
 from ..e2e.conftest import build_tiny
 from ..e2e.plain import PlainModel
+from ..hidden import hide
 
 CONFIG_JSON = """{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 64, "hidden_size": 16,
 "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}"""
@@ -47,8 +48,18 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A project whose one model, `tiny`, is a checkpoint folder beside its config."""
+def project(project_with_engine, tmp_path):
+    """A project whose one model, `tiny`, is a checkpoint folder beside its config.
+
+    Without the engine's packages, as after `./build`: what only packages models must not need them.
+    """
+    project_with_engine.environment["PYTHONPATH"] = hide(("torch", "transformers"), tmp_path / "hidden")
+    return project_with_engine
+
+
+@pytest.fixture
+def project_with_engine(tmp_path):
+    """The same where all packages are installed."""
     root = tmp_path / "project"
     (root / "checkpoint").mkdir(parents=True)
     (root / "checkpoint" / "config.json").write_text(CONFIG_JSON)

@@ -47,7 +47,8 @@ def test_a_build_says_what_it_made_and_a_second_one_that_nothing_changed(project
 
 
 @pytest.mark.slow
-def test_a_build_keeps_the_tree_of_modules_and_does_not_miss_it(project):
+def test_a_build_keeps_the_tree_of_modules_and_does_not_miss_it(project_with_engine):
+    project = project_with_engine
     assert project.run("build").returncode == 0
     tree = project.root / "work/tiny/model.txt"
     config = AutoConfig.from_pretrained(project.root / "checkpoint")
@@ -212,8 +213,9 @@ def test_push_finds_that_there_is_nowhere_to_push(project, arguments):
     assert "dest_prefix" in result.stderr
 
 
-def test_the_light_path_never_imports_torch(project):
+def test_the_light_path_never_imports_torch(project_with_engine):
     """Neither torch nor transformers: a machine that only packages need not have them."""
+    project = project_with_engine
     code = (
         "import sys; sys.argv = ['cogsmith', 'build']\n"
         "from cogsmith.cli.main import app\n"

@@ -16,17 +16,10 @@ from cogsmith.workdir.build import build
 
 from ..engine import encoders, vision
 from ..engine.models import byte_tokenizer, tiny_llama
+from ..hidden import hide
 
 pytestmark = pytest.mark.slow
 
-# Python runs it before anything else, in every process of the server. Packages are not only imported but looked for.
-HIDE = """
-from importlib.machinery import PathFinder
-
-find = PathFinder.find_spec
-NAMES = {names!r}
-PathFinder.find_spec = lambda name, *where: None if name.partition(".")[0] in NAMES else find(name, *where)
-"""
 CONFIG = """
 [models.tiny]
 source = "./checkpoint"
@@ -59,8 +52,7 @@ def test_a_model_needs_no_package_that_its_container_lacks(task, save, inputs, h
     (built,) = build(config.load(tmp_path / "config.toml"), reporter=Silent(), cache=tmp_path / "cache")
     hidden = modules_outside((built.folder / "requirements.txt").read_text().splitlines())
     assert hidden >= hides
-    (tmp_path / "sitecustomize.py").write_text(HIDE.format(names=hidden))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", hide(hidden, tmp_path / "hidden"))
     with cog_process.running(built.folder) as server:
         assert "".join(Prediction(server.url, inputs).chunks())
 

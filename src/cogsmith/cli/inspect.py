@@ -35,11 +35,11 @@ def command(
 
 
 def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
+    folder, settings = _opened(name)
     try:
         from cogsmith.engine.description import describe, describe_stored
     except ImportError:
         raise MissingExtra("engine", "Inspecting a model") from None
-    folder, settings = _opened(name)
     checkpoint = folder / settings.checkpoint
     if settings.code is None:
         description = describe(checkpoint, settings.model_args, settings.quant, task=settings.task)
