@@ -28,7 +28,7 @@ class Predictor(Encoder):
         self,
         texts: list[str] = Input(default=[], description="Texts to encode"),
         text: str = Input(default="", description="One text to encode, instead of texts"),
-        layers: str = Input(default="last", description="Whose outputs are wanted: last, the last hidden state; all layers; or some by their numbers from 0, such as 0,5"),
+        layers: list[int] | str = Input(default="last", description="Whose outputs are wanted: last, the last hidden state; all layers; or some by their numbers from 0, such as [0, 5] or 0,5"),
         embedding: bool = Input(default=False, description="Whether the output of the embedding is wanted too"),
         pooling: str = Input(default="", choices=["", "mean", "cls", "last", "max", "none"], description="How the vectors of a text's tokens become one; left empty, as the model was trained; none gives hidden states"),
         normalize: bool | None = Input(default=None, description="Whether vectors are brought to length 1; left out, as the model was trained"),

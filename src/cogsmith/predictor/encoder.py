@@ -6,7 +6,7 @@ A prediction for a person is an EMBED with the inputs' names for its fields, ans
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -50,15 +50,15 @@ def asked(
     *,
     texts: list[str],
     text: str = "",
-    layers: str = "last",
+    layers: str | Sequence[int] = "last",
     padding_side: str = "",
     pooling: str = "",
     **others: Any,
 ) -> lmtp.Embed | None:
     """Return what the inputs of `run` ask for; None without a text.
 
-    `layers` is "last", "all" or numbers, such as "0,5"; empty texts stand for what is not said. Raises RequestError for
-    what has no meaning.
+    `layers` is "last", "all" or numbers, such as [0, 5] or "0,5"; empty texts stand for what is not said. Raises
+    RequestError for what has no meaning.
     """
     if texts and text:
         raise RequestError("texts and text are given together", fix="send one of them")
@@ -68,14 +68,14 @@ def asked(
     return lmtp.Embed(texts=tuple(texts or [text]), layers=_layers(layers), stream_id=0, **given)
 
 
-def _layers(text: str) -> Any:
-    text = text.strip().removeprefix("[").removesuffix("]").strip()
+def _layers(asked: str | Sequence[int]) -> Any:
+    text = asked.strip().removeprefix("[").removesuffix("]").strip() if isinstance(asked, str) else ""
     if text in ("last", "all"):
         return text
     try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise RequestError(f"layers is {text!r}", fix='send last, all, or numbers such as "0,5"') from None
+        return tuple(int(number) for number in (text.split(",") if isinstance(asked, str) else asked))
+    except (ValueError, TypeError):
+        raise RequestError(f"layers is {asked!r}", fix="send last, all, or numbers such as [0, 5]") from None
 
 
 def _answer(
