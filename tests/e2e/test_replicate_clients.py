@@ -26,6 +26,7 @@ INPUTS = [
     "do_sample",
     "eos_token_id",
     "frequency_penalty",
+    "generator",
     "grammar",
     "input",
     "instruction",

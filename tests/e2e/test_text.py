@@ -80,6 +80,7 @@ def test_every_kind_of_input_passes_the_runtime(served, ask):
     assert ask(**inputs, stop=[stop]) == plain[: plain.index(stop)]
     assert ask(**inputs, stop=[], masked_tokens=[], logit_bias={}) == plain
     assert json.loads(ask(prompts=["a", "Do X."], template="none")) == [greedy(model, "a"), plain]
+    assert ask(prompt="Do X.", template="none", generator="greedy", temperature=2.0) == plain
     lines = [json.loads(line) for line in ask(**inputs, stream="cumulative").splitlines()]
     assert lines[-1] == {"text": plain, "end_of_content": True}
     assert ask(**inputs, choices=["yes", "no"]) in ("yes", "no")
@@ -143,6 +144,9 @@ def test_files_come_for_each_of_several_prompts(served, ask):
         ({"prompt": "a" * 900, "return_logits": "all", "max_new_tokens": 70000}, "more than 16777216"),
         ({"prompt": "a", "template": "alpacca"}, "template"),
         ({"prompt": "a", "top_p": 2}, "top_p"),
+        ({"prompt": "a", "top_p": -0.1}, "top_p"),
+        ({"prompt": "a", "temperature": -1}, "temperature"),
+        ({"prompt": "a", "generator": "beam"}, "generator"),
         ({"prompt": "a", "stop": [""]}, "empty"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, "refuses these messages"),
     ],

@@ -148,6 +148,11 @@ def test_sampling_is_repeatable_and_may_be_switched_off(text, model, tokenizer):
     assert text(prompt=TEXT, temperature=1.5, do_sample=False, seed=1) == greedy(model, tokenizer)
     assert text(prompt=TEXT, temperature=1.5, top_k=1) == greedy(model, tokenizer)
     assert text(prompt=TEXT, do_sample=True, seed=1) == text(prompt=TEXT, temperature=1.0, seed=1)
+    assert text(prompt=TEXT, temperature=1.5, generator="greedy", seed=1) == greedy(model, tokenizer)
+    assert text(prompt=TEXT, generator="sample", seed=1) == text(prompt=TEXT, temperature=1.0, seed=1)
+    assert text(prompt=TEXT, generator="sample", temperature=1.5, do_sample=True, seed=1) == drawn[0]
+    with pytest.raises(RequestError, match="generator is 'greedy' and do_sample is true"):
+        text(prompt=TEXT, generator="greedy", do_sample=True)
 
 
 def test_a_warm_up_changes_nothing_but_is_run(pieces, engine, monkeypatch):

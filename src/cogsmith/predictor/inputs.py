@@ -10,6 +10,7 @@ from cogsmith.engine.request import Cache, Constraint, Sampling
 from cogsmith.errors import RequestError
 from cogsmith.predictor.computed import LogitsWanted
 
+_GENERATORS = {"": None, "greedy": False, "sample": True}
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -99,6 +100,7 @@ def from_run(
     max_tokens: int | None = None,
     max_gen_len: int | None = None,
     do_sample: bool | None = None,
+    generator: str = "",
     seed: int = -1,
     regex: str = "",
     json_schema: str = "",
@@ -108,9 +110,11 @@ def from_run(
 ) -> TextInputs:
     """Return what `run` was given. `max_tokens` and `max_gen_len` are other names of `max_new_tokens`.
 
-    A `seed` below 0 draws one; without `do_sample` the likeliest token is taken at any temperature. Other `inputs` are
-    fields of TextInputs or of Sampling. Raises RequestError where two of them contradict each other.
+    A `seed` below 0 draws one; without `do_sample` the likeliest token is taken at any temperature. `generator` says
+    the same in the words of curated-transformers: "greedy" or "sample". Other `inputs` are fields of TextInputs or of
+    Sampling. Raises RequestError where two of them contradict each other.
     """
+    do_sample = _one_choice(do_sample, generator)
     sampling = {name: inputs.pop(name) for name in _SAMPLING if name in inputs}
     if do_sample is False:
         sampling["temperature"] = 0.0
@@ -122,6 +126,15 @@ def from_run(
         constraint=constraint_of(regex, json_schema, grammar, choices),
         **inputs,
     )
+
+
+def _one_choice(do_sample: bool | None, generator: str) -> bool | None:
+    """Whether tokens are drawn, by its two names. None: as the temperature says."""
+    named = _GENERATORS[generator]
+    if named is not None and do_sample is not None and named != do_sample:
+        said = f"generator is {generator!r} and do_sample is {str(do_sample).lower()}"
+        raise RequestError(f"{said}, which contradict each other", fix="send one of them")
+    return do_sample if named is None else named
 
 
 def _one_length(max_new_tokens: int, *others: int | None) -> int:
