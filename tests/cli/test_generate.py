@@ -39,6 +39,7 @@ def test_the_report_counts_what_was_generated(tiny_server):
     answer = tiny_server.run_json("generate", tiny_server.url, "--prompts", *prompts, "--max-tokens", "12", *GREEDY)
     report = answer["report"]
     assert report["n_params"] == sum(parameter.numel() for parameter in tiny_server.plain.model.parameters())
+    assert report["memory_footprint"] == tiny_server.plain.model.get_memory_footprint()
     assert (report["bs"], report["input_tokens"], report["output_tokens"]) == (2, [16, 2], [12, 12])
     parts = [report[f"{name}_latency"] for name in ("encode", "gen", "decode")]
     assert min(parts) > 0
@@ -65,7 +66,8 @@ def test_text_comes_between_lines_of_hashes_and_the_report_on_stderr(tiny_server
     report = result.stderr.decode().splitlines()
     assert report[1].startswith("Generate kwargs: {'max_tokens': 9, 'temperature': 0.0,")
     assert report[2] == "bs=2, input_tokens=[16, 2], output_tokens=[9, 9]"
-    assert re.fullmatch(r"output_tok_per_sec=[\d.]+tok/sec", report[-1])
+    assert re.fullmatch(r"output_tok_per_sec=[\d.]+tok/sec", report[-2])
+    assert report[-1] == f"Memory footprint: {tiny_server.plain.model.get_memory_footprint() / 1e6:,.1f} MB"
 
 
 @slow

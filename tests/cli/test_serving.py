@@ -108,7 +108,9 @@ def test_inspect_agrees_with_the_loaded_model(built):
     assert (facts["heads"], facts["key_value_heads"], facts["hidden_size"]) == (4, 2, 32)
     parts = [facts[name] for name in ("layer", "attention", "mlp", "norms")]
     assert parts == ["LlamaDecoderLayer", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm"]
-    assert facts["head"] == str(model.lm_head)
+    assert (facts["embedding"], facts["head"]) == (str(model.model.embed_tokens), str(model.lm_head))
+    assert facts["memory_footprint"] == model.get_memory_footprint() == facts["footprints"]["fp32"]
+    assert f"it would be {model.get_memory_footprint() / 1e6:,.1f} MB in fp32, " in text
 
 
 # serve

@@ -65,6 +65,11 @@ def test_the_lines_for_a_person():
     ]
 
 
+def test_the_memory_footprint_is_told_as_transformers_examples_do():
+    assert report(memory_footprint=16060522496).lines()[-1] == "Memory footprint: 16,060.5 MB"
+    assert report(memory_footprint=7).facts()["memory_footprint"] == 7
+
+
 def test_what_is_not_known_is_said_so():
     unknown = report(n_params=None, time_to_first_token=None)
     assert unknown.lines()[0] == "n_params=None"

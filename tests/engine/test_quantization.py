@@ -241,8 +241,30 @@ def test_the_footprint_told_beforehand_is_the_loaded_models(folder, quant):
     assert told.quantized_footprint_bytes == info.footprint_bytes
     # transformers' own count leaves out the scales, but has the parameters right.
     assert info.footprint_bytes > loaded.model.get_memory_footprint() or quant.finetunable
+    assert told.memory_footprint == loaded.model.get_memory_footprint()
     original = AutoModelForCausalLM.from_pretrained(folder)
     assert (told.footprint_bytes, told.n_params) == (original.get_memory_footprint(), original.num_parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_footprints_in_other_types_are_transformers(folder, dtype):
+    in_bits = [BitsAndBytesConfig(load_in_8bit=True), BitsAndBytesConfig(load_in_4bit=True)]
+    wanted = [
+        *(AutoModelForCausalLM.from_pretrained(folder, dtype=plain) for plain in ("float32", "float16")),
+        *(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=each) for each in in_bits),
+    ]
+    found = describe(folder, {"dtype": dtype}).footprints
+    assert list(found) == ["fp32", "fp16", "int8", "4-bit"]
+    assert list(found.values()) == [model.get_memory_footprint() for model in wanted]
+    assert found["fp32"] > found["fp16"]
+    assert found["int8"] > found["4-bit"]
+
+
+def test_the_footprint_of_a_float16_model_is_told_too(folder):
+    loaded = load(folder, {"dtype": "float16"}, name="m", quant=FOUR)
+    told = describe(folder, {"dtype": "float16"}, FOUR)
+    assert told.memory_footprint == loaded.model.get_memory_footprint()
+    assert told.quantized_footprint_bytes == loaded.info(runner="", max_context=None).footprint_bytes
 
 
 def test_a_second_quantisation_of_the_scales_shows_in_the_footprint(folder):

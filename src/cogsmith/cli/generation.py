@@ -97,6 +97,7 @@ async def _timed(
         decode_latency=_milliseconds(generated, decoded),
         time_to_first_token=None if first is None else _milliseconds(encoded, first),
         n_params=info.get("parameters"),
+        memory_footprint=info.get("memory_footprint"),
         generate_kwargs=options,
     )
     return Outcome(rows, report, tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from cogsmith.cli.console import out
 from cogsmith.cli.extras import with_extras
 from cogsmith.errors import MissingExtra, UserError
 from cogsmith.manifest import Manifest
-
-if TYPE_CHECKING:
-    from cogsmith.engine.description import Description
 
 
 def command(
@@ -51,15 +48,19 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
     else:
         description = describe_stored(checkpoint, settings.model_args, settings.code, settings.quant)
     facts = asdict(description)
-    module_tree = facts.pop("tree")
+    module_tree, sizes = facts.pop("tree"), facts["footprints"]
     if as_json:
         facts |= {"tree": module_tree} if tree else {}
         out.print_json(json.dumps({"name": settings.name, "source": settings.source, **facts}))
         return
     out.print(f"{settings.name}  from {settings.source}", markup=False)
     for key, value in facts.items():
-        out.print(f"  {key}={value}", markup=False)
-    out.print(f"  Memory footprint: {_footprint(description)}", markup=False)
+        if value is not sizes:
+            out.print(f"  {key}={value}", markup=False)
+    out.print(f"  Memory footprint: {_megabytes(description.memory_footprint)}", markup=False)
+    if sizes:
+        listed = ", ".join(f"{_megabytes(size)} in {title}" for title, size in sizes.items())
+        out.print(f"  it would be {listed}", markup=False)
     if settings.code:
         out.print(f"  {settings.code.model} is the model's own code, which was not run", markup=False)
     if tree:
@@ -78,7 +79,5 @@ def _opened(name: str) -> tuple[Path, Manifest]:
     return folder, manifest.read(folder)
 
 
-def _footprint(description: Description) -> str:
-    before, after = description.footprint_bytes, description.quantized_footprint_bytes
-    text = f"{before / 1e6:,.1f} MB"
-    return text if after is None else f"{text} -> {after / 1e6:,.1f} MB quantised"
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

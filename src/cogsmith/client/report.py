@@ -32,6 +32,8 @@ class Report:
     """From the request to the first token of any row; None where there was none. A part of `gen_latency`."""
     n_params: int | None
     """The model's parameters, where the server says how many."""
+    memory_footprint: int | None = None
+    """What transformers' `get_memory_footprint` says of the model, in bytes, where the server tells it."""
     generate_kwargs: Mapping[str, Any]
     """What the rows were generated with."""
 
@@ -59,6 +61,7 @@ class Report:
         """Return every figure by its name, in JSON's types."""
         return {
             "n_params": self.n_params,
+            "memory_footprint": self.memory_footprint,
             "generate_kwargs": dict(self.generate_kwargs),
             "bs": self.bs,
             "input_tokens": list(self.input_tokens),
@@ -77,6 +80,7 @@ class Report:
     def lines(self) -> list[str]:
         """Return the figures for a person, a line for each kind."""
         first = "none" if self.time_to_first_token is None else f"{self.time_to_first_token:.2f}ms"
+        size = self.memory_footprint
         return [
             f"n_params={self.n_params}",
             f"Generate kwargs: {dict(self.generate_kwargs)}",
@@ -87,6 +91,7 @@ class Report:
             f"time_to_first_token={first}",
             f"latency_per_output_token={self.latency_per_output_token:.2f}ms/tok",
             f"output_tok_per_sec={self.output_tok_per_sec:.2f}tok/sec",
+            *([] if size is None else [f"Memory footprint: {size / 1e6:,.1f} MB"]),
         ]
 
 

@@ -13,9 +13,10 @@ import msgspec
 import torch
 
 from cogsmith.engine import quantization
+from cogsmith.engine.footprints import footprints
 from cogsmith.engine.loader import asked_dtype, class_for, read_config, trusts_code
 from cogsmith.errors import UserError
-from cogsmith.manifest import CAUSAL_LM, Code
+from cogsmith.manifest import CAUSAL_LM, VECTORS, Code
 from cogsmith.quant import Quant
 
 _KINDS = {
@@ -29,15 +30,20 @@ _KINDS = {
 class Description:
     """A model's size and shape.
 
-    `key_value_heads` is None where they are as many as `heads`. `layer`, `attention`, `mlp` and `norms` are the classes
-    of a layer and of what is in it; `head` is what makes logits of its output. `footprint_bytes` is what transformers'
-    `get_memory_footprint` says of it before quantisation; `quantized_footprint_bytes` is what its weights take then,
-    scales included. None where nothing quantises it. `tree` is the tree of modules, as it is once loaded. What only the
-    model's own code would tell is None.
+    `key_value_heads` is None where they are as many as `heads`. `embedding` is what makes vectors of ids, `head` what
+    makes logits of the last layer's output; `layer`, `attention`, `mlp` and `norms` are the classes of a layer and of
+    what is in it. `tree` is the tree of modules, as it is once loaded. What only the model's own code would tell is
+    None.
+
+    `memory_footprint` is what transformers' `get_memory_footprint` says of the loaded model, and `footprints` what it
+    would say of it in other types and bits. `footprint_bytes` is the same before quantisation;
+    `quantized_footprint_bytes` adds the scales, which transformers leaves out. None where nothing quantises it.
     """
 
     architecture: str
     n_params: int
+    memory_footprint: int
+    footprints: Mapping[str, int]
     footprint_bytes: int
     quantized_footprint_bytes: int | None
     dtype: str
@@ -47,6 +53,7 @@ class Description:
     key_value_heads: int | None
     vocab_size: int
     context: int | None
+    embedding: str | None
     layer: str | None
     attention: str | None
     mlp: str | None
@@ -67,17 +74,24 @@ def describe(
     """
     config = read_config(folder, model_args)
     dtype = _dtype(model_args, getattr(config, "dtype", None))
-    with torch.device("meta"):
-        model = class_for(task, config).from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
+
+    def skeleton(dtype: torch.dtype) -> Any:
+        with torch.device("meta"):
+            return class_for(task, config).from_config(config, dtype=dtype, trust_remote_code=trusts_code(model_args))
+
+    model = skeleton(dtype)
     _, quant = quantization.asked(model_args, quant)
     settings = quantization.configuration(config, quant, str(dtype).removeprefix("torch."))
     n_params, footprint = sum(parameter.numel() for parameter in model.parameters()), model.get_memory_footprint()
     shape, parts = config.get_text_config(), _parts(model)
+    packed, with_scales = (footprint, None) if settings is None else quantization.quantise_skeleton(model, settings)
     return Description(
         architecture=type(model).__name__,
         n_params=n_params,
+        memory_footprint=packed,
+        footprints=footprints(skeleton, dtype, in_bits=task not in VECTORS),
         footprint_bytes=footprint,
-        quantized_footprint_bytes=None if settings is None else quantization.quantise_skeleton(model, settings),
+        quantized_footprint_bytes=with_scales,
         dtype=str(model.dtype).removeprefix("torch."),
         layers=getattr(shape, "num_hidden_layers", 0),
         hidden_size=getattr(shape, "hidden_size", 0),
@@ -104,6 +118,8 @@ def describe_stored(folder: Path, model_args: Mapping[str, Any], code: Code, qua
     return Description(
         architecture=code.model.rpartition(".")[2],
         n_params=n_params,
+        memory_footprint=footprint,
+        footprints={},
         footprint_bytes=footprint,
         quantized_footprint_bytes=quant.weight_bytes(n_params, shape, 8 * dtype.itemsize) if quant else None,
         dtype=str(dtype).removeprefix("torch."),
@@ -113,6 +129,7 @@ def describe_stored(folder: Path, model_args: Mapping[str, Any], code: Code, qua
         key_value_heads=shape.get("num_key_value_heads"),
         vocab_size=shape.get("vocab_size", 0),
         context=shape.get("max_position_embeddings"),
+        embedding=None,
         layer=None,
         attention=None,
         mlp=None,
@@ -130,9 +147,10 @@ def _parts(model: Any) -> dict[str, str | None]:
     layer = next((layers[0] for layers in lists if count and len(layers) == count), None)
     inside = [] if layer is None else [type(module).__name__ for module in list(layer.modules())[1:]]
     classes = {name: list(dict.fromkeys(filter(kind.search, inside))) for name, kind in _KINDS.items()}
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
     return {
+        "embedding": str(embedding),
         "layer": None if layer is None else type(layer).__name__,
         "attention": next(iter(classes["attention"]), None),
         "mlp": next(iter(classes["mlp"]), None),

@@ -87,6 +87,7 @@ class LoadedModel:
                 "runner": runner,
                 "tokenizer": None if self.tokenizer is None else fingerprint(self.tokenizer.get_vocab()),
                 "quantization": _quantization_name(self.model),
+                "memory_footprint": int(self.model.get_memory_footprint()),
                 **self._image_facts(),
             },
         )

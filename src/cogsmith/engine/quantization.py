@@ -104,17 +104,24 @@ def footprint_bytes(model: Any) -> int:
     return int(model.get_memory_footprint()) + sum(_state_bytes(layer) for layer in _layers(model))
 
 
-def quantise_skeleton(model: Any, settings: Any) -> int:
+def quantise_skeleton(model: Any, settings: Any) -> tuple[int, int]:
     """Give a model without memory (torch's meta device) its quantised layers; return the bytes that it will hold.
 
-    `settings` is its `configuration`.
+    First what transformers' `get_memory_footprint` will say, then the same with the scales. `settings` is its
+    `configuration`.
     """
     from transformers.quantizers import AutoHfQuantizer
 
-    before: int = model.get_memory_footprint()
+    quantised = int(model.get_memory_footprint())
+    # The layers that take their places are made in torch's own type, whichever the model's is.
+    unpacked = {name: _bytes([module.weight]) for name, module in model.named_modules() if _has_weight(module)}
     quantiser = AutoHfQuantizer.from_config(settings, pre_quantized=False)
     quantiser.preprocess_model(model, device_map=None)
-    return before + sum(_quantised_bytes(layer, settings) - _bytes([layer.weight]) for layer in _layers(model))
+    layers = {*_layers(model)}
+    for name, layer in model.named_modules():
+        if layer in layers:
+            quantised += _packed_bytes(layer, settings, unpacked[name]) - unpacked[name]
+    return quantised, quantised + sum(_scale_bytes(layer, settings) for layer in layers)
 
 
 class _Int8Weights:
@@ -173,17 +180,29 @@ def _state_bytes(layer: Any) -> int:
     return _bytes((state.absmax, state.code, offset, *((inner.absmax, inner.code) if inner else ())))
 
 
-def _quantised_bytes(layer: Any, settings: Any) -> int:
-    """The bytes of a layer's weight with its scales: a scale for 64 packed values, or for a row of 8 bits."""
+def _has_weight(module: Any) -> bool:
+    return isinstance(getattr(module, "weight", None), torch.Tensor)
+
+
+def _packed_bytes(layer: Any, settings: Any, unpacked: int) -> int:
+    """The bytes of a layer's weight once it is quantised, of `unpacked` before."""
     weights: int = layer.in_features * layer.out_features
     if not _is_four_bit(layer):
-        return _bytes([layer.weight]) if settings.llm_int8_has_fp16_weight else weights + 4 * layer.out_features
+        return unpacked if settings.llm_int8_has_fp16_weight else weights
+    size: int = settings.bnb_4bit_quant_storage.itemsize
+    return math.ceil(weights / 2 / size) * size
+
+
+def _scale_bytes(layer: Any, settings: Any) -> int:
+    """The bytes of a quantised layer's scales: one for 64 packed values, or for a row of 8 bits."""
+    if not _is_four_bit(layer):
+        return 0 if settings.llm_int8_has_fp16_weight else 4 * int(layer.out_features)
+    weights: int = layer.in_features * layer.out_features
     blocks, table = math.ceil(weights / 64), 4 * 16
-    scales = 4 * blocks
-    if settings.bnb_4bit_use_double_quant:
-        # Scales of 8 bits, a scale for 256 of them, their table and their mean.
-        scales = blocks + 4 * math.ceil(blocks / 256) + 4 * 256 + 4
-    return math.ceil(weights / 2) + table + scales
+    if not settings.bnb_4bit_use_double_quant:
+        return table + 4 * blocks
+    # Scales of 8 bits, a scale for 256 of them, their table and their mean.
+    return table + blocks + 4 * math.ceil(blocks / 256) + 4 * 256 + 4
 
 
 def _bytes(tensors: Iterable[torch.Tensor | None]) -> int:
