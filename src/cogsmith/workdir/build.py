@@ -27,7 +27,7 @@ from cogsmith.errors import (
 from cogsmith.manifest import CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
 from cogsmith.sources.custom_code import CustomCode
-from cogsmith.workdir import link, lint, lock, model_code, output, swap
+from cogsmith.workdir import architectures, link, lint, lock, model_code, output, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
 from cogsmith.workdir.places import stays_inside
@@ -128,7 +128,10 @@ def _resolve(project: Project, names: Sequence[str], cache: Path | None, open_so
         try:
             source = open_source(model, cache)
             resolved = source.resolve()
-            found.append(_Target(model, source, resolved, model_code.read(model, resolved, cache)))
+            code = model_code.read(model, resolved, cache)
+            if code is None:
+                architectures.require_known(model, resolved)
+            found.append(_Target(model, source, resolved, code))
         except UserError as error:
             errors.append((model, error))
     if len(errors) == 1:
