@@ -323,5 +323,8 @@ def test_the_example_works_and_so_does_everything_it_suggests(write, tmp_path):
     ).replace("[defaults] holds", "# [defaults] holds")
     project = load(write(suggested), allow_placeholder=True)
 
-    assert list(project.models) == ["smollm2-135m", "llama-3-1-8b--4bit", "my-finetune", "alpaca", "from-a-bucket"]
+    families = ["llama-3-1-8b--4bit", "phi-3-mini", "gemma-2-2b", "qwen2-7b--8bit", "mixtral-8x7b--4bit"]
+    assert list(project.models) == ["smollm2-135m", *families, "my-finetune", "alpaca", "from-a-bucket"]
+    bits = [quant and quant.bits for quant in (project.models[name].quant for name in families)]
+    assert bits == [4, None, None, 8, 4]
     assert project.dest_prefix == "r8.im/YOURACCOUNT/"
