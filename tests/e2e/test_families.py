@@ -132,7 +132,7 @@ def test_a_model_s_hidden_states(task, kind, tmp_path):
     with cog_process.running(built.folder) as server:
 
         def encoded(**inputs):
-            return json.loads("".join(Prediction(server.url, {"texts": texts, "pooling": "none", **inputs}).chunks()))
+            return json.loads("".join(Prediction(server.url, {"texts": texts, **inputs}).chunks()))
 
         answer = encoded(layers="all", embedding=True)
         for place, plain in enumerate(states):

@@ -48,7 +48,7 @@ def test_normalising_length_and_case(tmp_path, prefix):
         pooling={"pooling_mode_cls_token": True},
         bert={"max_seq_length": 256, "do_lower_case": True},
     )
-    assert read(folder, "mean") == Trained("cls", normalize=True, max_length=256, lowercase=True)
+    assert read(folder, "mean") == Trained("cls", normalize=True, max_length=256, lowercase=True, is_stated=True)
 
 
 @pytest.mark.parametrize(

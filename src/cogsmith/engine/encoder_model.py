@@ -119,6 +119,7 @@ class EncoderModel:
                 "quantization": None,
                 "width": self.width,
                 "pooling": self.trained.pooling,
+                "pooling_is_stated": self.trained.is_stated,
                 "normalize": self.trained.normalize,
                 "trained_length": self.trained.max_length,
                 "lowercase": self.trained.lowercase,

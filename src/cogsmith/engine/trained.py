@@ -35,7 +35,8 @@ class Trained:
     """How vectors are made where a request does not say.
 
     `pooling` is None where the model makes them in a way that is not here; `unknown` says which. `max_length` is how
-    many tokens of a text were read in training, None where that is not known.
+    many tokens of a text were read in training, None where that is not known. `is_stated` says whether the checkpoint
+    tells any of this.
     """
 
     pooling: Pooling | None = None
@@ -43,6 +44,7 @@ class Trained:
     max_length: int | None = None
     lowercase: bool = False
     unknown: str | None = None
+    is_stated: bool = False
 
 
 def read(folder: Path, otherwise: Pooling) -> Trained:
@@ -64,6 +66,7 @@ def read(folder: Path, otherwise: Pooling) -> Trained:
         max_length=length if isinstance(length, int) else None,
         lowercase=cut.get("do_lower_case") is True,
         unknown=" and ".join(strange) or None,
+        is_stated=True,
     )
 
 

@@ -43,6 +43,9 @@ class Encoder(ServedModel):
         mailbox, meter = self._begin()
         if operation is None:
             return until_cancelled(self._lmtp(ops_batch_json, mailbox, meter))
+        if operation.pooling is None and not self._engine.info.details["pooling_is_stated"]:
+            # Nobody has said how this model's vectors are made: its hidden states are what there is.
+            operation = msgspec.structs.replace(operation, pooling="none")
         return until_cancelled(_answer(operation, output, self._engine, self._tokenizer, mailbox, meter))
 
 
