@@ -93,11 +93,14 @@ def run(engine, *requests):
     return [stream.result() for stream in streams]
 
 
+_ONE_TOKEN = GenerateRequest((1,), 1)
+
+
 @contextlib.contextmanager
-def held(engine):
+def held(engine, request=_ONE_TOKEN):
     """Keep the engine's thread in a sink, so that all that is submitted meanwhile arrives for one step."""
     entered, released = threading.Event(), threading.Event()
-    engine.submit(GenerateRequest((1,), 1), lambda events: (entered.set(), released.wait(60)))
+    engine.submit(request, lambda events: (entered.set(), released.wait(60)))
     assert entered.wait(60)
     try:
         yield

@@ -1,8 +1,5 @@
 """Models that give vectors, against plain transformers over the same weights, one text at a time."""
 
-import contextlib
-import threading
-
 import numpy
 import pytest
 import torch
@@ -14,7 +11,7 @@ from cogsmith.manifest import Limits
 
 from .encoders import DECODERS, ENCODERS, VOCAB, ask, engine_over, plain_states, save
 from .models import engine_over as token_engine_over
-from .models import tiny_llama
+from .models import held, tiny_llama
 
 LENGTHS = (1, 2, 5, 6, 7, 17, 30, 31, 64)
 TEXTS = tuple(tuple(3 + (7 * i + 11 * n) % (VOCAB - 3) for i in range(n)) for n in LENGTHS)
@@ -29,18 +26,6 @@ def bert(tmp_path_factory):
     engine = engine_over(folder, max_batch_size=4)
     yield model, engine
     engine.close()
-
-
-@contextlib.contextmanager
-def held(engine):
-    """Keep the engine's thread in a sink, so that all that is submitted meanwhile waits."""
-    entered, released = threading.Event(), threading.Event()
-    engine.submit(EmbedRequest(((1,),)), lambda _: (entered.set(), released.wait(60)))
-    assert entered.wait(60)
-    try:
-        yield
-    finally:
-        released.set()
 
 
 def close(found, wanted):
@@ -201,7 +186,7 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path):
 def test_a_cancelled_request_gets_no_answer_and_others_do(bert):
     _, engine = bert
     told = []
-    with held(engine):
+    with held(engine, EmbedRequest(((1,),))):
         for handle in [engine.submit(EmbedRequest(TEXTS * 20), told.append) for _ in range(3)]:
             handle.cancel()
     (answer,) = ask(engine, EmbedRequest(TEXTS))
@@ -214,7 +199,7 @@ def test_a_full_queue_is_said_so(bert, tmp_path):
     model.save_pretrained(tmp_path)
     engine = engine_over(tmp_path, max_batch_size=1, max_queue=1)
     try:
-        with held(engine), pytest.raises(RequestError, match="queue is full"):
+        with held(engine, EmbedRequest(((1,),))), pytest.raises(RequestError, match="queue is full"):
             [engine.submit(EmbedRequest(TEXTS), lambda _: None) for _ in range(3)]
     finally:
         engine.close()

@@ -217,7 +217,7 @@ def test_closing_ends_every_stream_with_a_reason(model):
 
     def stay_until_closing(events):
         streams[0](events)
-        while not engine._closing:
+        while not engine._thread.closing:
             time.sleep(0.001)
 
     with held(engine):

@@ -18,6 +18,9 @@ from cogsmith.engine.request import (
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
+ENDING = "the engine is shutting down"
+"""Why a request is refused, or ends early, once an engine was closed."""
+
 _MOST_LISTED = 2**18
 """Alternatives that one SCORE may have listed in all: every token of the largest vocabularies, at one place."""
 

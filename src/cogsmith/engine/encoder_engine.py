@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 from collections.abc import Hashable, Iterable, Sequence
 
-from cogsmith.engine.admission import check_room
+from cogsmith.engine.admission import ENDING
 from cogsmith.engine.base import Handle
 from cogsmith.engine.encoder_model import EncoderModel
 from cogsmith.engine.encoding import Encoding, Text, answers
+from cogsmith.engine.engine_thread import EngineThread
 from cogsmith.engine.fair_queue import FairQueue
 from cogsmith.engine.length_batches import next_batch
 from cogsmith.engine.request import AnyRequest, EmbedRequest, FailedEvent, Sink
@@ -27,8 +27,6 @@ from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
 _log = logging.getLogger("cogsmith.engine")
-
-_ENDING = "the engine is shutting down"
 
 _FEW_TOKENS = 4096
 _TOKENS = {"cuda": 65536}
@@ -50,12 +48,9 @@ class EncoderEngine:
         self.info = loaded.info(limits.max_context)
         device = self.info.device.partition(":")[0]
         self._max_tokens = max_tokens_per_batch or _TOKENS.get(device, _FEW_TOKENS)
-        self._inbox: list[Encoding] = []
         self._running: set[Encoding] = set()
         self._waiting = FairQueue[Text]()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread = EngineThread[Encoding](self._loop, limits, lambda: len(self._running))
         self._thread.start()
 
     def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
@@ -67,42 +62,29 @@ class EncoderEngine:
             )
         asked = admit(request, self.info, self._model.padding_id)
         encoding = Encoding(asked, sink, client)
-        with self._wake:
-            if self._closing:
-                raise RequestError(_ENDING)
-            check_room(len(self._running) + len(self._inbox), self._limits)
-            self._inbox.append(encoding)
-            self._wake.notify()
+        self._thread.put(encoding)
         return encoding
 
     def healthy(self) -> bool:
         """Whether the engine's thread lives."""
-        return self._thread.is_alive()
+        return self._thread.healthy()
 
     def close(self) -> None:
         """End all requests and the engine's thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        self._thread.close()
 
     def _loop(self) -> None:
         while self._take_in():
             self._step()
-        for encoding in (*self._running, *self._inbox):
-            encoding.emit(FailedEvent(_ENDING))
+        for encoding in (*self._running, *self._thread.take(idle=False)):
+            encoding.emit(FailedEvent(ENDING))
 
     def _take_in(self) -> bool:
         """Take in what has come, sleeping while there is nothing to do; False when closing."""
-        with self._wake:
-            while not (self._inbox or self._closing or self._waiting):
-                self._wake.wait()
-            arrived, self._inbox = self._inbox, []
-            self._running.update(arrived)
-        for encoding in arrived:
+        for encoding in self._thread.take(idle=not self._waiting, note=self._running.update):
             for text in encoding.texts:
                 self._waiting.append(text)
-        return not self._closing
+        return not self._thread.closing
 
     def _step(self) -> None:
         """Schedule, run, answer."""

@@ -8,14 +8,14 @@ step at most, and a cancelled stream is gone within one. With nothing to do it s
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Hashable
 from dataclasses import replace
 
-from cogsmith.engine.admission import admit, check_room, for_tokens
+from cogsmith.engine.admission import ENDING, admit, for_tokens
 from cogsmith.engine.answer import Answer
 from cogsmith.engine.base import Handle
 from cogsmith.engine.constraint import start
+from cogsmith.engine.engine_thread import EngineThread
 from cogsmith.engine.grammars import Grammars
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.request import AnyRequest, FailedEvent, GenerateRequest, ScoreRequest, Sink
@@ -25,12 +25,9 @@ from cogsmith.engine.rules import RuleBook
 from cogsmith.engine.scheduler import Scheduler
 from cogsmith.engine.sequence import Sequence
 from cogsmith.engine.step import Stepper, scored_events
-from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
 _log = logging.getLogger("cogsmith.engine")
-
-_ENDING = "the engine is shutting down"
 
 _FEW_PROMPT_TOKENS = 256
 _PROMPT_TOKENS = {"cuda": 2048}
@@ -65,10 +62,7 @@ class TransformersEngine:
         self._stepper = Stepper(scheduler, rows.new_runner, self.info)
         self._rules = RuleBook(self.info)
         self._grammars = Grammars(loaded.tokenizer, self.info)
-        self._inbox: list[Sequence] = []
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread = EngineThread[Sequence](self._loop, limits, self._num_taken)
         self._thread.start()
 
     def submit(self, request: AnyRequest, sink: Sink, *, client: Hashable = None) -> Handle:
@@ -82,30 +76,21 @@ class TransformersEngine:
         else:
             sequence = Sequence.of(request, sink)
         sequence.client = client
-        with self._wake:
-            self._check_open()
-            self._inbox.append(sequence)
-            self._wake.notify()
+        self._thread.put(sequence)
         return sequence
 
     def healthy(self) -> bool:
         """Whether the engine's thread lives."""
-        return self._thread.is_alive()
+        return self._thread.healthy()
 
     def close(self) -> None:
         """End all streams and the engine's thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        self._thread.close()
         self._grammars.close()
 
-    def _check_open(self) -> None:
-        if self._closing:
-            raise RequestError(_ENDING)
-        scheduler = self._stepper.scheduler
+    def _num_taken(self) -> int:
         # In the order opposite to a sequence's way, so that none is counted twice while the engine's thread moves it.
-        check_room(len(scheduler.running) + len(scheduler.waiting) + len(self._inbox), self._limits)
+        return len(self._stepper.scheduler.running) + len(self._stepper.scheduler.waiting)
 
     def _loop(self) -> None:
         while self._take_in():
@@ -115,14 +100,10 @@ class TransformersEngine:
     def _take_in(self) -> bool:
         """Move the inbox to the scheduler, sleeping while there is nothing to do; False when closing."""
         scheduler = self._stepper.scheduler
-        with self._wake:
-            while not (self._inbox or self._closing or not scheduler.idle):
-                self._wake.wait()
-            arrived, self._inbox = self._inbox, []
-        for sequence in arrived:
+        for sequence in self._thread.take(idle=scheduler.idle):
             if not (_answers_without_model(sequence) or self._stepper.begin(sequence)):
                 scheduler.add(sequence)
-        return not self._closing
+        return not self._thread.closing
 
     def _step(self) -> None:
         try:
@@ -136,10 +117,9 @@ class TransformersEngine:
             self._stepper.fail_all(f"the engine failed: {type(error).__name__}: {error}")
 
     def _end_all(self) -> None:
-        self._stepper.fail_all(_ENDING)
-        scheduler = self._stepper.scheduler
-        for sequence in (*scheduler.waiting, *self._inbox):
-            sequence.emit(FailedEvent(_ENDING))
+        self._stepper.fail_all(ENDING)
+        for sequence in (*self._stepper.scheduler.waiting, *self._thread.take(idle=False)):
+            sequence.emit(FailedEvent(ENDING))
 
 
 def _answers_without_model(sequence: Sequence) -> bool:

@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cogsmith.engine import constraint
-from cogsmith.engine.admission import admit, check_room, for_tokens, streamed
+from cogsmith.engine.admission import ENDING, admit, check_room, for_tokens, streamed
 from cogsmith.engine.base import EngineInfo, Handle
 from cogsmith.engine.fair_queue import FairQueue
 from cogsmith.engine.grammars import Grammars
@@ -31,8 +31,6 @@ from cogsmith.errors import RequestError
 from cogsmith.manifest import Limits
 
 _log = logging.getLogger("cogsmith.engine")
-
-_ENDING = "the engine is shutting down"
 
 
 class VLLMEngine:
@@ -87,7 +85,7 @@ class VLLMEngine:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise RequestError(_ENDING)
+            raise RequestError(ENDING)
         check_room(self._num_present, self._limits)
 
     def _add(self, sequence: Sequence) -> None:
@@ -132,7 +130,7 @@ class VLLMEngine:
 
     async def _end_all(self) -> None:
         for sequence in (*self._tasks, *self._waiting):
-            sequence.emit(FailedEvent(_ENDING))
+            sequence.emit(FailedEvent(ENDING))
             sequence.cancelled = True
         await _stop(self._tasks.values())
         self._llm.shutdown()
