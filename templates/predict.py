@@ -1,31 +1,8 @@
-"""What Cog runs. Rendered by Cogsmith; all that varies between two models is in model.json.
+{% extends "predict_base.py" %}
+{% set module, parent = "cogsmith.predictor.runner", "LanguageModel" %}
+{% block about %}The model of this folder, token by token over LMTP, or as text.{% endblock %}
 
-Cog reads the signature of `run` from this text without importing it: keep every input one plain literal on one line.
-{% if concurrency > 1 %}
-`run` is async so that predictions overlap, and returns a plain generator, the only shape that also streams them live.
-{% else %}
-One prediction runs at a time.
-{% endif %}
-"""
-
-import cog
-from cog import ConcatenateIterator, Input
-
-from cogsmith.predictor.runner import LanguageModel
-
-
-class Predictor(LanguageModel):
-    """The model of this folder, token by token over LMTP, or as text."""
-
-{% if concurrency > 1 %}
-    @cog.concurrent(max={{ concurrency }})
-    @cog.streaming
-    async def run(
-{% else %}
-    @cog.streaming
-    def run(
-{% endif %}
-        self,
+{% block inputs %}
         prompt: str = Input(default="", description="Text to continue"),
         messages: list[dict] = Input(default=[], description="A chat to answer, instead of a prompt: objects with role and content"),
         instruction: str = Input(default="", description="An instruction to follow, instead of a prompt; it goes through the prompt template"),
@@ -68,10 +45,11 @@ class Predictor(LanguageModel):
         image: list[cog.Path] = Input(default=[], description="Images that the prompt is about, in order: where it has placeholders, else before it"),
         image_transform: str = Input(default="", choices=["", "model", "padded_resize", "resized_center_crop"], description="How images become pixels; left empty, as the package says"),
 {% endif %}
-        ops_batch_json: str = Input(default="", description="For programs: LMTP operations, a JSON array; the answer is LMTP lines"),
-    ) -> ConcatenateIterator[str]:
-        """Stream text that continues a prompt or answers a chat, or LMTP lines for `ops_batch_json`."""
-        {{ "return" if concurrency > 1 else "yield from" }} self.stream(
+{% endblock %}
+
+{% block answer %}Stream text that continues a prompt or answers a chat, or LMTP lines for `ops_batch_json`.{% endblock %}
+
+{% block values %}
             prompt=prompt,
             messages=messages,
             instruction=instruction,
@@ -114,5 +92,4 @@ class Predictor(LanguageModel):
             image=image,
             image_transform=image_transform,
 {% endif %}
-            ops_batch_json=ops_batch_json,
-        )
+{% endblock %}

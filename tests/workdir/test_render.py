@@ -138,7 +138,7 @@ def test_same_inputs_same_digest_and_every_input_counts():
 def test_every_template_is_used():
     rendered_names = {"cog.yaml", "predict.py", "requirements.txt", "push", ".dockerignore", "README.md"}
     templates = {path.name for path in templates_folder().iterdir()} - {"config.toml.example"}
-    assert templates == rendered_names - {".dockerignore"} | {"dockerignore", "predict_encoder.py"}
+    assert templates == rendered_names - {".dockerignore"} | {"dockerignore", "predict_base.py", "predict_encoder.py"}
     assert rendered_names <= rendered().keys()
 
 
