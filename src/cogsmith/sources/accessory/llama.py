@@ -57,15 +57,22 @@ def feed_forward_width(arguments: Arguments) -> int:
     return params.up_to_multiple(hidden, params.integer(arguments, "multiple_of", 256))
 
 
+def sizes_and_norms(arguments: Arguments, hidden: int) -> dict[str, Any]:
+    """Return what config.json says of both Llama's and Mixtral's layers; `hidden` units are in a feed-forward part."""
+    return {
+        **read_shape(arguments).fields(),
+        "intermediate_size": hidden,
+        "hidden_act": "silu",
+        "rms_norm_eps": params.number(arguments, "norm_eps", 1e-5),
+    }
+
+
 def config(arguments: Arguments, inventory: Inventory, max_seq_len: int | None) -> dict[str, Any]:
     """Return config.json, without vocabulary and special ids. Raises SourceError."""
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        **read_shape(arguments).fields(),
-        "intermediate_size": feed_forward_width(arguments),
-        "hidden_act": "silu",
-        "rms_norm_eps": params.number(arguments, "norm_eps", 1e-5),
+        **sizes_and_norms(arguments, feed_forward_width(arguments)),
         "attention_bias": inventory.has_bias(*_ATTENTION),
         "mlp_bias": inventory.has_bias(*_FEED_FORWARD),
         **params.position(arguments, _THETA, max_seq_len).fields(),

@@ -28,10 +28,7 @@ def config(arguments: Arguments, inventory: Inventory, max_seq_len: int | None) 
     return {
         "model_type": "mixtral",
         "architectures": ["MixtralForCausalLM"],
-        **llama.read_shape(arguments).fields(),
-        "intermediate_size": hidden_width(arguments),
-        "hidden_act": "silu",
-        "rms_norm_eps": params.number(arguments, "norm_eps", 1e-5),
+        **llama.sizes_and_norms(arguments, hidden_width(arguments)),
         "num_local_experts": count,
         "num_experts_per_tok": chosen,
         "sliding_window": None,
