@@ -9,7 +9,7 @@ bpe_model.cc, unigram_model.cc). Where `tokenizers` goes another way, the text i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,7 @@ def _bpe(pieces: Sequence[Piece], rules: Rules, take_whole: bool) -> Any:
 
     return models.BPE(
         {piece.text: piece.id for piece in pieces},
-        merges(pieces),
+        _merges(pieces),
         unk_token=next(piece.text for piece in pieces if piece.kind == Kind.UNKNOWN),
         fuse_unk=True,
         byte_fallback=rules.byte_fallback,
@@ -110,23 +110,27 @@ def _bpe(pieces: Sequence[Piece], rules: Rules, take_whole: bool) -> Any:
     )
 
 
-def merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
-    """Return the merges that the scores imply, the best score first, of equals the one with the longest left part.
+def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
+    """Return `merges_by_score`. Raises ConversionError for pieces of one score that are no runs of one character."""
+    scores = {piece.text: piece.score for piece in pieces if piece.kind == Kind.NORMAL}
+    found = merges_by_score(scores)
+    of_score: dict[float, str] = {}
+    for left, right in found:
+        text = left + right
+        _require_run(text, of_score.setdefault(scores[text], text))
+    return found
+
+
+def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return the merges that the scores of pieces imply, the best score first.
 
     SentencePiece joins the neighbours whose joint piece scores best, the leftmost of equals; BPE wants a list of pairs.
     LLaMA's runs of spaces all have one score: the run on the left grows as long as there is a piece for it, which is
-    what the longest left part comes to. Raises ConversionError for other pieces of one score.
+    what the pair with the longest left part, the first of equals here, comes to.
     """
-    joinable = {piece.text: piece for piece in pieces if piece.kind == Kind.NORMAL}
-    found: list[tuple[float, int, tuple[str, str]]] = []
-    of_score: dict[float, str] = {}
-    for text, piece in joinable.items():
-        pairs = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
-        made = [(left, right) for left, right in pairs if left in joinable and right in joinable]
-        if made:
-            _require_run(text, of_score.setdefault(piece.score, text))
-        found += [(-piece.score, -len(left), (left, right)) for left, right in made]
-    return [pair for _, _, pair in sorted(found)]
+    pairs = [(text[:cut], text[cut:]) for text in scores for cut in range(1, len(text))]
+    made = [(left, right) for left, right in pairs if left in scores and right in scores]
+    return sorted(made, key=lambda pair: (-scores[pair[0] + pair[1]], -len(pair[0]), pair))
 
 
 def _require_run(text: str, other: str) -> None:

@@ -6,6 +6,8 @@ import unicodedata
 from typing import Any
 
 import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as messages
 
 from cogsmith.errors import ConversionError
 from cogsmith.sources.gguf.pretokenizers import PRE_TOKENIZERS
@@ -45,6 +47,34 @@ def test_ids_are_those_of_llama_cpp(name: str):
 def test_qwen2_composes_characters():
     metadata = tokenizer_metadata("gpt2", "qwen2")
     assert encode(metadata, "e\u0301") == encode(metadata, "\u00e9")
+
+
+@pytest.mark.parametrize("lengths", [(2, 3), (2, 3, 5), (3, 2, 4, 5), (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7)])
+def test_runs_of_spaces_of_one_score_are_joined_as_sentencepiece_joins_them(lengths: tuple[int, ...]):
+    # LLaMA's are all of one score; the last of the lengths are its own.
+    metadata = tokenizer_metadata("llama")
+    tokens, types, scores = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type", "scores"))
+    pieces = dict(zip(tokens, zip(types, scores, strict=True), strict=True))
+    pieces |= {"\u2581" * length: (1, -1e9) for length in lengths}
+    metadata["tokenizer.ggml.tokens"] = list(pieces)
+    metadata["tokenizer.ggml.token_type"] = [kind for kind, _ in pieces.values()]
+    metadata["tokenizer.ggml.scores"] = [score for _, score in pieces.values()]
+    tokenizer, original = build_tokenizer(metadata).tokenizer, sentencepiece_of(pieces)
+    for length in range(40):
+        for text in (" " * length + "the", "a" + " " * length + "b"):
+            assert tokenizer.encode(text, add_special_tokens=False).ids == original.encode(text)
+
+
+def sentencepiece_of(pieces: dict[str, tuple[int, float]]) -> sentencepiece.SentencePieceProcessor:
+    """Return the library's own tokenizer of the same pieces, with their types and scores, by LLaMA's rules."""
+    model = messages.ModelProto()
+    for text, (kind, score) in pieces.items():
+        model.pieces.add(piece=text, type=kind, score=score)
+    model.trainer_spec.model_type = messages.TrainerSpec.BPE
+    model.trainer_spec.byte_fallback = True
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.remove_extra_whitespaces = False
+    return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

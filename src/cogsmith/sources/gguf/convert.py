@@ -18,7 +18,7 @@ from cogsmith.sources.gguf.tokenizer import SpecialIds, build_tokenizer
 from cogsmith.sources.gguf.verify import probe_logits, verify_model, verify_tokenizer
 from cogsmith.sources.silent import quiet_libraries
 
-VERSION = 1
+VERSION = 2
 """Counts up with every change that makes the conversion write other bytes; part of the cache's key."""
 
 _PACKAGES = ("accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers")

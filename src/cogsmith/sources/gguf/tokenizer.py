@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cogsmith.errors import ConversionError
 from cogsmith.sources.gguf import USE_ORIGINAL
 from cogsmith.sources.gguf.pretokenizers import PreTokenizer, find_pre_tokenizer
+from cogsmith.sources.spm_pipeline import MARK, merges_by_score
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,7 +27,6 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 _PREFIX = "tokenizer.ggml."
 _NAMED = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id", "unk": "unknown_token_id"}
-_SPACE = "\u2581"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,34 +154,20 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: Vocabulary, special:
 
     prefix = metadata.get(_PREFIX + "add_space_prefix", True)
     unknown = None if special.unk is None else vocabulary.tokens[special.unk]
-    tokenizer = Tokenizer(
-        _bpe(models.BPE, vocabulary, merges_by_score(vocabulary), byte_fallback=True, fuse_unk=True, unk_token=unknown)
-    )
-    spaces = normalizers.Replace(" ", _SPACE)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces] if prefix else [spaces])
-    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-    )
-    return tokenizer
-
-
-def merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Return the merges that SentencePiece's scores imply, the best score first.
-
-    SentencePiece joins the neighbours whose joint token scores best; BPE wants that as a list of pairs.
-    """
     joinable = {
         token: score
         for token, kind, score in zip(vocabulary.tokens, vocabulary.types, vocabulary.scores, strict=True)
         if kind in (NORMAL, UNUSED)
     }
-    pairs = [
-        (token[:cut], token[cut:])
-        for token in sorted(joinable, key=lambda token: -joinable[token])
-        for cut in range(1, len(token))
-    ]
-    return [(left, right) for left, right in pairs if left in joinable and right in joinable]
+    merges = merges_by_score(joinable)
+    tokenizer = Tokenizer(_bpe(models.BPE, vocabulary, merges, byte_fallback=True, fuse_unk=True, unk_token=unknown))
+    spaces = normalizers.Replace(" ", MARK)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(MARK), spaces] if prefix else [spaces])
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return tokenizer
 
 
 def _bpe(bpe: Any, vocabulary: Vocabulary, merges: list[tuple[str, str]], **options: Any) -> Any:
