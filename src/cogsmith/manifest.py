@@ -25,7 +25,11 @@ CAUSAL_LM: Final = "causal-lm"
 """The task of a model that continues texts."""
 IMAGE_TEXT: Final = "image-text"
 """The task of one that reads images too."""
-VECTORS: Final = ("encoder", "decoder")
+ENCODER: Final = "encoder"
+"""The task of a model that reads a text as a whole, and gives vectors."""
+DECODER: Final = "decoder"
+"""The task of one that was made to continue texts, and gives vectors."""
+VECTORS: Final = (ENCODER, DECODER)
 """The tasks of models that give vectors, and no tokens."""
 MODEL_ARGS = "COGSMITH_MODEL_ARGS"
 """The environment variable whose value, a JSON object, is laid over `model_args` for one run of a server."""

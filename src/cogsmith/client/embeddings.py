@@ -21,6 +21,7 @@ from cogsmith.errors import (
     UnsupportedByServer,
 )
 from cogsmith.lmtp import Embed, Embedded, End
+from cogsmith.manifest import CAUSAL_LM
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _arrays() -> Any:
 def require_vectors(server: Server) -> None:
     """Raises UnsupportedByServer where the server's model gives no vectors."""
     if not server.can("embed"):
-        task = server.facts.get("task", "causal-lm")
+        task = server.facts.get("task", CAUSAL_LM)
         raise UnsupportedByServer(f"the model gives no vectors: its task is {task}", fix="name an encoder")
 
 

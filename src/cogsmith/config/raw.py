@@ -26,7 +26,7 @@ from cogsmith.config.tables import (
     Table,
     Texts,
 )
-from cogsmith.manifest import ImageTransform
+from cogsmith.manifest import CAUSAL_LM, ImageTransform
 
 
 class RawModel(Table):
@@ -106,7 +106,7 @@ class RawModel(Table):
         default=[], description='Further Python packages for the container, each pinned: `"NAME==VERSION"`.'
     )
     task: Task = Field(
-        default="causal-lm",
+        default=CAUSAL_LM,
         description="What the model is for: `causal-lm` continues text; `image-text` reads images too, with the "
         "vision-language models of transformers; `encoder` and `decoder`, a model without its language-model head, "
         "turn text into vectors and hidden states.",

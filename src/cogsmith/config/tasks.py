@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cogsmith import quant
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding
-from cogsmith.manifest import VECTORS
+from cogsmith.manifest import DECODER, ENCODER, VECTORS
 
 _FOR_TOKENS = (
     ("quant",),
@@ -36,6 +36,6 @@ def check(section: Section) -> Iterator[Finding]:
             message = f"{'.'.join(keys)} is for models that continue text, and task is {task}"
             yield Finding(section.origin(*keys), message, "remove it")
     format_ = section.get("format")
-    if task == "encoder" and format_ in _NOT_ENCODERS:
-        message = f"format is {format_}, which holds models that continue text, and task is encoder"
-        yield Finding(section.origin("format"), message, 'set task = "decoder" for its hidden states')
+    if task == ENCODER and format_ in _NOT_ENCODERS:
+        message = f"format is {format_}, which holds models that continue text, and task is {task}"
+        yield Finding(section.origin("format"), message, f'set task = "{DECODER}" for its hidden states')

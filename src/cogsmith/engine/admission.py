@@ -16,7 +16,7 @@ from cogsmith.engine.request import (
     TextRequest,
 )
 from cogsmith.errors import RequestError
-from cogsmith.manifest import Limits
+from cogsmith.manifest import CAUSAL_LM, DECODER, Limits
 
 ENDING = "the engine is shutting down"
 """Why a request is refused, or ends early, once an engine was closed."""
@@ -29,8 +29,8 @@ def for_tokens(request: AnyRequest) -> TextRequest:
     """Return a request that a model which continues text can answer. Raises RequestError for one that asks vectors."""
     if isinstance(request, EmbedRequest):
         raise RequestError(
-            "this model continues text (task causal-lm), and gives no vectors",
-            fix='serve it with task = "decoder", or an encoder',
+            f"this model continues text (task {CAUSAL_LM}), and gives no vectors",
+            fix=f'serve it with task = "{DECODER}", or an encoder',
         )
     return request
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cogsmith.engine.request import AnyRequest, Sink
+from cogsmith.manifest import CAUSAL_LM
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class EngineInfo:
     dtype: str
     device: str
     details: Mapping[str, Any] = field(default_factory=dict)
-    task: str = "causal-lm"
+    task: str = CAUSAL_LM
 
 
 class Handle(Protocol):

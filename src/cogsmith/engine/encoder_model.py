@@ -19,10 +19,11 @@ from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.request import Pooling
 from cogsmith.engine.trained import Trained
 from cogsmith.errors import UserError
+from cogsmith.manifest import DECODER, ENCODER
 
 _log = logging.getLogger("cogsmith.engine")
 
-_POOLING: Mapping[str, Pooling] = {"encoder": "mean", "decoder": "last"}
+_POOLING: Mapping[str, Pooling] = {ENCODER: "mean", DECODER: "last"}
 """How vectors are pooled where the checkpoint does not say: a decoder's last token alone has read the whole text."""
 
 _PROBE_LENGTHS = (5, 9)

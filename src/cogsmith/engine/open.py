@@ -10,7 +10,7 @@ import msgspec
 
 from cogsmith.engine.base import Engine
 from cogsmith.errors import UserError
-from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS, Manifest
+from cogsmith.manifest import CAUSAL_LM, ENCODER, IMAGE_TEXT, VECTORS, Manifest
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Images
@@ -72,7 +72,7 @@ def task_of(checkpoint: Path) -> str:
     head fills in masks.
     """
     if (checkpoint / "modules.json").is_file():
-        return "encoder"
+        return ENCODER
     try:
         stated = msgspec.json.decode((checkpoint / "config.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
@@ -80,4 +80,4 @@ def task_of(checkpoint: Path) -> str:
     if "vision_config" in stated:
         return IMAGE_TEXT
     names = stated.get("architectures") or ()
-    return "encoder" if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else CAUSAL_LM
+    return ENCODER if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else CAUSAL_LM

@@ -11,6 +11,7 @@ import cogsmith
 from cogsmith.engine.base import EngineInfo
 from cogsmith.errors import RequestError
 from cogsmith.lmtp import BatchLimits, tokenizer_digest
+from cogsmith.manifest import CAUSAL_LM
 from cogsmith.predictor.tokenizer import tokenizer_files
 
 _FEATURES_OF_VECTORS = ("cancel", "deadline_ms", "embed", "tokenizer")
@@ -28,7 +29,7 @@ def model_info(info: EngineInfo, limits: BatchLimits, tokenizer: Any | None) -> 
     """
     return {
         "lmtp": "1.1",
-        "features": list(_FEATURES if info.task == "causal-lm" else _FEATURES_OF_VECTORS),
+        "features": list(_FEATURES if info.task == CAUSAL_LM else _FEATURES_OF_VECTORS),
         "limits": {
             "max_operations": limits.max_operations,
             "max_branches": limits.max_branches,

@@ -63,13 +63,15 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
 def read_index(path: Path) -> dict[str, str]:
     """Return the file that each tensor is in, by its name, as an index of several safetensors files says.
 
-    Raises SourceError for a file that is none, OSError for one that cannot be read.
+    Raises SourceError for a file that is none, or that cannot be read.
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         return dict(content["weight_map"])
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{path} is not an index of tensors", fix="fetch the file again") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def count_parameters(tensors: Iterable[Tensor]) -> int:

@@ -17,9 +17,10 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from cogsmith.errors import ConversionError, MissingExtra, SourceError
+from cogsmith.manifest import CAUSAL_LM
 from cogsmith.sources.base import Reporter
 from cogsmith.sources.hashing import CHUNK_BYTES
-from cogsmith.sources.safetensors_file import Tensor, read_header
+from cogsmith.sources.safetensors_file import Tensor, read_header, read_index
 from cogsmith.sources.selection import CONFIG, SAFETENSORS
 from cogsmith.sources.silent import Silent, quiet_libraries
 
@@ -34,7 +35,7 @@ Stored = Mapping[str, tuple[Path, Tensor]]
 
 
 def verify_folder(
-    folder: Path, *, reporter: Reporter | None = None, own_code: bool = False, task: str = "causal-lm"
+    folder: Path, *, reporter: Reporter | None = None, own_code: bool = False, task: str = CAUSAL_LM
 ) -> None:
     """Check that the model which config.json names uses every tensor of `folder`, lacks none, and fits all shapes.
 
@@ -54,7 +55,7 @@ def verify_folder(
         elif getattr(config, "quantization_config", None):
             _verify_quantised(folder)
         else:
-            _verify(config, stored, has_head=task == "causal-lm")
+            _verify(config, stored, has_head=task == CAUSAL_LM)
 
 
 def _stored(folder: Path) -> Stored:
@@ -63,7 +64,7 @@ def _stored(folder: Path) -> Stored:
     if single.is_file():
         files = [single]
     elif index.is_file():
-        files = [folder / name for name in sorted(set(_json(index)["weight_map"].values()))]
+        files = [folder / name for name in sorted(set(read_index(index).values()))]
     else:
         return {}
     return {tensor.name: (file, tensor) for file in files for tensor in read_header(file)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cogsmith.config.model import Model
+from cogsmith.manifest import CAUSAL_LM
 
 PLANNED_CONTEXT = 4096
 """Tokens that each row of a full batch is taken to hold, unless the model's limit is lower."""
@@ -53,7 +54,7 @@ def estimate(model: Model, checkpoint_bytes: int, parameters: int | None, shape:
     weights = unquantised
     if model.quant and parameters:
         weights = model.quant.weight_bytes(parameters, shape, 8 * unquantised / parameters)
-    if model.task != "causal-lm":
+    if model.task != CAUSAL_LM:
         return Memory(weights, unquantised, cache=0)
     return Memory(weights, unquantised, _cache_bytes(model, shape) if shape else None)
 

@@ -17,7 +17,7 @@ import cogsmith
 from cogsmith.config.model import Model, Project
 from cogsmith.config.rules import PLACEHOLDER
 from cogsmith.errors import InternalError
-from cogsmith.manifest import FILE_NAME, IMAGE_TEXT, MODEL_CODE, Manifest
+from cogsmith.manifest import FILE_NAME, IMAGE_TEXT, MODEL_CODE, VECTORS, Manifest
 from cogsmith.prompts import templates
 from cogsmith.sources.custom_code import CustomCode
 from cogsmith.workdir import pins, schema, signature
@@ -27,8 +27,6 @@ _PACKAGE = Path(cogsmith.__file__).parent
 _TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "manifest.py", "quant.py")
 _TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor", "prompts")
 _TRAVELLING_SUFFIXES = (".py", ".jinja")
-_PREDICTORS = {"encoder": "predict_encoder.py", "decoder": "predict_encoder.py"}
-"""The template of predict.py, by task, where it is not that of a model that continues text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def render(
     is the model's own.
     """
     rendering = _Templates(templates_folder(), _context(model, project, shape, code))
-    predictor = rendering.render(_PREDICTORS.get(model.task, "predict.py"))
+    predictor = rendering.render("predict_encoder.py" if model.task in VECTORS else "predict.py")
     run = signature.read(predictor.content.decode())
     files = {
         "cog.yaml": rendering.render("cog.yaml"),
@@ -109,7 +107,7 @@ def _context(
         "has_code": code is not None,
         "reads_images": model.task == IMAGE_TEXT,
         "prompt_templates": templates.names(),
-        "gives_vectors": model.task in _PREDICTORS,
+        "gives_vectors": model.task in VECTORS,
     }
 
 
