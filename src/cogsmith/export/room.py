@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import psutil
-
 from cogsmith.engine.description import Description
+from cogsmith.engine.free_memory import free_memory
 from cogsmith.errors import UserError
 
 WEIGHT_COPIES = 3
@@ -36,7 +35,7 @@ def memory_needed(description: Description, batch: int, length: int, *, verify: 
 def require(description: Description, batch: int, length: int, stage: Path, *, verify: bool) -> None:
     """Raise UserError, with the figures, where memory or the disk of `stage` would not do."""
     weights = _BYTES * description.n_params
-    needed, free = memory_needed(description, batch, length, verify=verify), available_memory()
+    needed, free = memory_needed(description, batch, length, verify=verify), free_memory()
     if needed > free:
         rest = f", and a sample of {batch} x {length} tokens" if verify else ""
         raise UserError(
@@ -53,21 +52,6 @@ def require(description: Description, batch: int, length: int, stage: Path, *, v
             f"{there}",
             fix="free some space, or name another place",
         )
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: the machine's, or what its container's limit leaves."""
-    available = int(psutil.virtual_memory().available)
-    control = Path("/sys/fs/cgroup")
-    try:
-        limit = (control / "memory.max").read_text(encoding="ascii").strip()
-        used = int((control / "memory.current").read_text(encoding="ascii"))
-        facts = (control / "memory.stat").read_text(encoding="ascii").split()
-        # Files that were read are given back when it comes to that.
-        cached = int(facts[facts.index("inactive_file") + 1])
-        return available if limit == "max" else min(available, max(0, int(limit) - used + cached))
-    except (OSError, ValueError):
-        return available
 
 
 def _gigabytes(count: int) -> str:
