@@ -10,18 +10,7 @@ import pytest
 
 from cogsmith.workdir import swap
 
-FILES = 5
-
-
-def make(folder: Path, generation: int) -> Path:
-    folder.mkdir()
-    for number in range(FILES):
-        (folder / f"file-{number}").write_text(str(generation))
-    return folder
-
-
-def generations(folder: Path) -> list[str]:
-    return [(folder / f"file-{number}").read_text() for number in range(FILES)]
+from .killed_swaps import FILES, generations, make
 
 
 @pytest.mark.parametrize("replace", [swap.replace_folder, swap.replace_in_two_steps])
