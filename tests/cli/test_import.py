@@ -1,7 +1,6 @@
 """`cogsmith import` as a user runs it, and `output.uri` of a build: folders, and a real S3 server on loopback."""
 
 import json
-import uuid
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ..engine.own_models import FLAT, flat
 from ..sources.composer.runs import FILE, RUN, SHARDED, assert_same, source
-from ..sources.stores.s3_server import S3Server
+from ..sources.stores.conftest import running_s3  # noqa: F401 (a fixture)
 
 # What from_pretrained makes of a folder, in a process that knows the folder alone.
 LOAD = """
@@ -21,25 +20,11 @@ print(model(torch.tensor([[1, 2, 3]])).logits.double().sum().item())
 """
 
 
-@pytest.fixture(scope="module")
-def running_s3():
-    server = S3Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def s3(running_s3, project):
+def s3(running_s3, project):  # noqa: F811
     """The server, the project's account there, and a bucket of its own."""
-    project.environment |= {
-        "S3_ENDPOINT_URL": running_s3.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "very-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    running_s3.bucket = f"b-{uuid.uuid4().hex[:12]}"
-    running_s3.client.create_bucket(Bucket=running_s3.bucket)
-    running_s3.log.clear()
+    project.environment |= running_s3.environment
+    running_s3.begin_bucket()
     return running_s3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 
 import pytest
 from tenacity import wait_none
@@ -37,13 +36,9 @@ def running_s3():
 @pytest.fixture
 def s3(running_s3, monkeypatch):
     """The server, with this test's account in the environment, an empty log, and a bucket of its own in `bucket`."""
-    monkeypatch.setenv("S3_ENDPOINT_URL", running_s3.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    running_s3.bucket = f"b-{uuid.uuid4().hex[:12]}"
-    running_s3.client.create_bucket(Bucket=running_s3.bucket)
-    running_s3.log.clear()
+    for name, value in running_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    running_s3.begin_bucket()
     yield running_s3
     running_s3.intervene = lambda request: None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qs
@@ -33,11 +34,15 @@ class _Quiet(WSGIRequestHandler):
 
 
 class S3Server:
-    """`log` holds the requests. `intervene(request)` may return "forbid", "fail", "cut" or "garble", or do anything."""
+    """`log` holds the requests, and `bucket` is the test's.
+
+    `intervene(request)` may return "forbid", "fail", "cut" or "garble", or do anything.
+    """
 
     def __init__(self):
         self.log = []
         self.authorizations = []
+        self.bucket = ""
         self.intervene = lambda request: None
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
@@ -52,6 +57,22 @@ class S3Server:
         """An independent client: boto3."""
         account = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
         return boto3.client("s3", endpoint_url=self.url, **account)
+
+    @property
+    def environment(self):
+        """What a user sets for this server and an account there."""
+        return {
+            "S3_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "very-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def begin_bucket(self):
+        """Make an empty `bucket`, and empty the log."""
+        self.bucket = f"b-{uuid.uuid4().hex[:12]}"
+        self.client.create_bucket(Bucket=self.bucket)
+        self.log.clear()
 
     def object_gets(self):
         return [request for request in self.log if request.is_object_get]

@@ -16,6 +16,7 @@ from cogsmith.sources.silent import Silent
 from cogsmith.sources.stores import buckets
 
 from ...e2e.clients import environments
+from .brought import bring
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("azurite")]
 
@@ -64,12 +65,6 @@ def container(azurite, monkeypatch):
 
 def connection(address, key=KEY):
     return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={key};BlobEndpoint={address};"
-
-
-def bring(uri, cache):
-    location = ObjectStoreLocation(uri, cache)
-    revision, files = location.list()
-    return {name: place.read_bytes() for name, place in location.fetch(revision, files, Silent()).items()}
 
 
 def test_a_folder_is_fetched_once(container, tmp_path, monkeypatch):

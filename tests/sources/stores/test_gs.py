@@ -14,6 +14,8 @@ from cogsmith.sources.object_store import ObjectStoreLocation, upload
 from cogsmith.sources.silent import Silent
 from cogsmith.sources.stores import buckets, credentials
 
+from .brought import bring
+
 
 class Emulator:
     def __init__(self):
@@ -55,12 +57,6 @@ def gs(running, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
     running.make_bucket()
     return running
-
-
-def bring(uri, cache):
-    location = ObjectStoreLocation(uri, cache)
-    revision, files = location.list()
-    return {name: place.read_bytes() for name, place in location.fetch(revision, files, Silent()).items()}
 
 
 def test_a_folder_is_fetched_once(gs, tmp_path, monkeypatch):

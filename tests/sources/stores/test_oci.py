@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cogsmith.errors import SourceError
-from cogsmith.sources.object_store import ObjectStoreLocation, upload
+from cogsmith.sources.object_store import upload
 from cogsmith.sources.silent import Silent
 from cogsmith.sources.stores import buckets
 
+from .brought import bring
 from .oci_server import OciServer
 
 
@@ -39,12 +40,6 @@ def oci(tmp_path, monkeypatch, private_key):
     monkeypatch.setattr(ocifs, "OCIFileSystem", here)
     yield server
     server.close()
-
-
-def bring(uri, cache):
-    location = ObjectStoreLocation(uri, cache)
-    revision, files = location.list()
-    return {name: place.read_bytes() for name, place in location.fetch(revision, files, Silent()).items()}
 
 
 def test_a_folder_is_fetched_once(oci, tmp_path, monkeypatch):

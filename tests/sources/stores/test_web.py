@@ -8,13 +8,9 @@ from cogsmith.errors import SourceError
 from cogsmith.sources.object_store import ObjectStoreLocation
 from cogsmith.sources.silent import Silent
 
+from .brought import bring
+
 CONTENT = os.urandom(300_000)
-
-
-def bring(address, cache):
-    location = ObjectStoreLocation(address, cache)
-    revision, files = location.list()
-    return {name: place.read_bytes() for name, place in location.fetch(revision, files, Silent()).items()}
 
 
 def test_a_file_is_fetched_once(web, tmp_path):
