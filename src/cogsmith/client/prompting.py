@@ -35,5 +35,5 @@ def with_stops(options: GenerateOptions, template: Template | None, tokenizer: C
     """
     if template is None or not template.stop or "stop" in options:
         return options
-    ids = [(text, tokenizer.special_id(text)) for text in template.stop]
-    return {**options, "stop": [text if id_ is None else (id_,) for text, id_ in ids]}
+    stop = tokenizer.split_stops(template.stop)
+    return {**options, "stop": [*stop.texts, *((id_,) for id_ in stop.ids)]}

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from cogsmith import detokenize
 from cogsmith.errors import EndpointError, ProtocolError, RequestError, RequestRejected
 from cogsmith.lmtp import TokenizerFiles
-from cogsmith.prompts import chat
 from cogsmith.prompts.messages import before_text, flattened, with_images
 from cogsmith.prompts.templates import Template
+from cogsmith.prompts.tokens import Stops, split_stops, wants_special
 
 
 class ClientTokenizer:
@@ -86,8 +86,7 @@ class ClientTokenizer:
                 raise RequestRejected(
                     "this model has no chat template", fix="give a prompt instead of messages, or name a template"
                 )
-            # The template has already written the special tokens that the text needs.
-            return self.encode(chat.render(own, self._pictured(messages, own), self._special), special=False)
+            return self.encode_with(Template("own", own), messages)
         except RequestError as error:
             raise RequestRejected(error.message, fix=error.fix) from error
 
@@ -98,18 +97,14 @@ class ClientTokenizer:
         placed = with_images([dict(message) for message in messages], self._images[0], len(self._images))
         return placed if "image" in template else flattened(placed, self._images[0])
 
-    def special_id(self, text: str) -> int | None:
-        """Return the id of the special token that `text` is the whole of; None where it is none."""
-        added = self._tokenizer.get_added_tokens_decoder()
-        return next((id_ for id_, token in added.items() if token.special and token.content == text), None)
+    def split_stops(self, stop: Sequence[str]) -> Stops:
+        """Return texts that end an answer, those that are one special token each by its id."""
+        return split_stops(stop, self._tokenizer.get_added_tokens_decoder())
 
     def encode_with(self, template: Template, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """Return the ids of chat messages through `template`. Raises RequestError where it takes no such messages."""
         text = template.render(self._pictured(messages, template.text), self._special)
-        begin = self._special.get("bos_token")
-        # A named template is text; one of Hugging Face's kind writes the special tokens itself.
-        is_written = template.text == self.chat_template or (isinstance(begin, str) and text.startswith(begin))
-        return self.encode(text, special=not is_written)
+        return self.encode(text, special=wants_special(text, self._special, own=template.text == self.chat_template))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""

@@ -12,9 +12,10 @@ from cogsmith.engine.request import Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
-from cogsmith.prompts import chat, templates
+from cogsmith.prompts import templates
 from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_input, with_system
 from cogsmith.prompts.templates import Template
+from cogsmith.prompts.tokens import split_stops, wants_special
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Pictures
@@ -57,17 +58,15 @@ def encode(
     kind = _kind(inputs)
     template = _template(inputs, packaged)
     system = inputs.system_prompt or (packaged.system if template or kind != "prompt" else "")
-    stop = _stop(inputs, packaged, template)
-    ends = frozenset(token for text in stop if (token := _special_id(text, tokenizer)) is not None)
+    stop = split_stops(_stop(inputs, packaged, template), getattr(tokenizer, "added_tokens_decoder", {}))
     chats = _chats(kind, inputs, template)
     if chats:
         said = [_said(with_system(chat, system), inputs, tokenizer, template, pictures) for chat in chats]
     else:
         _refuse_system(system)
         said = [_plain(text, pictures) for text in _asked(kind, inputs)]
-    texts = tuple(text for text in stop if _special_id(text, tokenizer) not in ends)
     read = [_read(one, tokenizer, pictures) for one in said]
-    return [Encoded(ids, texts, ends, media) for ids, media in read]
+    return [Encoded(ids, stop.texts, frozenset(stop.ids), media) for ids, media in read]
 
 
 def _asked(kind: str, inputs: TextInputs) -> Sequence[str]:
@@ -102,9 +101,7 @@ def _template(inputs: TextInputs, packaged: Prompt) -> Template | None:
     """The named template that is to be used; None for the tokenizer's own, or none."""
     if inputs.template:
         return templates.find(inputs.template)
-    if packaged.text is not None:
-        return Template(packaged.template or "packaged", packaged.text, chat.stop_texts(packaged.text))
-    return templates.find(packaged.template) if packaged.template else None
+    return templates.packaged(packaged)
 
 
 def _stop(inputs: TextInputs, packaged: Prompt, template: Template | None) -> Sequence[str]:
@@ -168,9 +165,7 @@ def _by_name(
     if pictures is not None:
         # A template for images alone has no place for what the user says.
         text = before_text(text, pictures.placeholder, len(pictures))
-    begin = special.get("bos_token")
-    # A named template is text; a packaged one of Hugging Face's kind may have written the first token itself.
-    return _Text(text, special=not (begin and text.startswith(begin)))
+    return _Text(text, wants_special(text, special, own=template.text == tokenizer.chat_template))
 
 
 def _refuse_system(system: str) -> None:
@@ -178,9 +173,3 @@ def _refuse_system(system: str) -> None:
         raise RequestError(
             "system_prompt is given, and a plain prompt has no place for it", fix="send messages, or name a template"
         )
-
-
-def _special_id(text: str, tokenizer: Any) -> int | None:
-    """The id of a stop text that is one special token for this tokenizer: it has no text then, and is an end token."""
-    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-    return next((token for token, piece in added.items() if str(piece) == text), None)

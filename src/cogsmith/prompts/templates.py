@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cogsmith.errors import RequestError
 from cogsmith.prompts import chat
@@ -39,6 +39,33 @@ class Template:
     ) -> str:
         """Return the prompt's text. `special` are special tokens by name. Raises RequestError where it refuses."""
         return chat.render(self.text, messages, special or {}, add_generation_prompt=add_generation_prompt)
+
+
+class Packaged(Protocol):
+    """What a work directory says of prompts: a `manifest.Prompt`."""
+
+    @property
+    def template(self) -> str | None:
+        """The name of a template."""
+
+    @property
+    def text(self) -> str | None:
+        """The packager's own template."""
+
+    @property
+    def stop(self) -> tuple[str, ...] | None:
+        """The texts that end an answer, None for those of the template."""
+
+
+def packaged(prompt: Packaged) -> Template | None:
+    """Return the template that is packaged with a model, None where there is none. Raises RequestError as `find`."""
+    if prompt.text is not None:
+        found = Template(prompt.template or "packaged", prompt.text, chat.stop_texts(prompt.text))
+    elif prompt.template is not None:
+        found = find(prompt.template)
+    else:
+        return None
+    return found if prompt.stop is None else replace(found, stop=prompt.stop)
 
 
 def names() -> list[str]:

@@ -24,7 +24,7 @@ from cogsmith.gateway.models import Models
 from cogsmith.gateway.predictions import Predictions
 from cogsmith.gateway.worker import Worker
 from cogsmith.lmtp import AnyOperation, serialize_batch
-from cogsmith.prompts import chat, templates
+from cogsmith.prompts import templates
 from cogsmith.prompts.messages import takes_input, with_system
 from cogsmith.prompts.templates import Template
 
@@ -109,16 +109,10 @@ class DemoModel:
 
     def _own(self, tokenizer: ClientTokenizer) -> Template | None:
         """The template packaged with the model, else its tokenizer's."""
-        packaged = self._packaged
-        if packaged.text is not None:
-            found = Template(packaged.template or OWN, packaged.text, chat.stop_texts(packaged.text))
-        elif packaged.template is not None:
-            found = templates.find(packaged.template)
-        elif tokenizer.chat_template is not None:
-            found = Template(OWN, tokenizer.chat_template)
-        else:
-            return None
-        return Template(found.name, found.text, found.stop if packaged.stop is None else packaged.stop)
+        found = templates.packaged(self._packaged)
+        if found is None and tokenizer.chat_template is not None:
+            return Template(OWN, tokenizer.chat_template, self._packaged.stop or ())
+        return found
 
 
 def abilities(template: Template) -> dict[str, bool]:

@@ -215,8 +215,7 @@ def _options(asked: Generation, stops: tuple[str, ...], tokenizer: ClientTokeniz
     if asked.constraint is not None:
         return options | {"constraint": asked.constraint}
     # A stop that is a special token has no text that could be found.
-    ends = [[id_] for text in stops if (id_ := tokenizer.special_id(text)) is not None]
-    return options | {"stop": ends}
+    return options | {"stop": [[id_] for id_ in tokenizer.split_stops(stops).ids]}
 
 
 def _line(value: dict[str, Any]) -> bytes:
