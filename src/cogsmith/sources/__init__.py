@@ -13,7 +13,7 @@
     custom_code, python_files       a model's own modelling files
     quantise                        a source whose weights are quantised on the way
     selection, safetensors_file     which files make a checkpoint, and whether they are whole
-    cache, hashing                  what is kept between runs
+    made, hashing                   what is kept between runs: folders that were made, digests of files
 
 `open_source` puts a location and a format together.
 """

@@ -7,8 +7,6 @@ whole or not at all, and that the model which comes out uses every tensor.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +16,8 @@ from pathlib import Path
 from cogsmith.cache import atomic_folder
 from cogsmith.config.model import MAX_SEQ_LEN, Model
 from cogsmith.errors import MissingExtra, SourceError, UserError
-from cogsmith.sources.base import Checkpoint, CheckpointFile, Location, Reporter, Resolved, SourceFile
+from cogsmith.sources import made
+from cogsmith.sources.base import Checkpoint, Location, Reporter, Resolved, SourceFile
 from cogsmith.sources.hashing import checked_sha256, sha256_file
 from cogsmith.sources.importer import Importer, Listing, Options, Part
 from cogsmith.sources.safetensors_file import count_parameters, read_header
@@ -110,10 +109,10 @@ class ConvertedSource:
             weights = [part for part, _ in parts[: len(inputs.weights)]]
             tokenizer = parts[-1][0] if inputs.tokenizer else None
             self._convert(weights, replace(inputs.options, tokenizer=tokenizer), folder, reporter)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not holds_vocabulary(path.name for path in files):
+        checkpoint = made.checkpoint(folder, reporter, self._cache)
+        if not holds_vocabulary(file.origin.name for file in checkpoint.files):
             reporter.note(f"{resolved.uri} comes without a tokenizer, so the model knows ids only; tokenizer names one")
-        return Checkpoint(tuple(self._describe(path, folder, reporter) for path in files))
+        return checkpoint
 
     def _look_up(self) -> _Inputs:
         """List every place, and let the importer choose. Raises SourceError."""
@@ -160,7 +159,7 @@ class ConvertedSource:
         if len(inputs.all) == 1 and not inputs.options.llama_config:
             return inputs.weights[0].revision
         tokenizer = inputs.tokenizer
-        return "sha256:" + _digest(
+        return "sha256:" + made.hash_of(
             {
                 "weights": [place.revision for place in inputs.weights],
                 "tokenizer": tokenizer and [tokenizer.revision, *(file.path for file in tokenizer.files)],
@@ -184,7 +183,7 @@ class ConvertedSource:
     def _key(self, inputs: _Inputs, digests: Sequence[Mapping[str, str]], versions: Mapping[str, str]) -> str:
         """Return the name of the folder: a hash of all that decides its bytes."""
         options = inputs.options
-        return _digest(
+        return made.hash_of(
             {
                 "importer": [self._importer.name, self._importer.version, VERSION],
                 "packages": versions,
@@ -225,10 +224,6 @@ class ConvertedSource:
             self._importer.convert(weights, options, unfinished, reporter)
             verify_folder(unfinished, reporter=reporter, own_code=options.own_code)
 
-    def _describe(self, path: Path, folder: Path, reporter: Reporter) -> CheckpointFile:
-        digest = sha256_file(path, reporter, cache=self._cache)
-        return CheckpointFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, digest)
-
 
 def _fetch(place: _Input, reporter: Reporter, cache: Path) -> tuple[Part, dict[str, str]]:
     """Bring the files of one place here; return them, and the SHA-256 of each."""
@@ -240,10 +235,6 @@ def _fetch(place: _Input, reporter: Reporter, cache: Path) -> tuple[Part, dict[s
 def _names(tokenizer: _Input) -> Part:
     """Return a tokenizer that was listed and not fetched: an importer that selects sees the names of its files."""
     return Part(tokenizer.location.uri, {file.path: Path(file.path) for file in tokenizer.files})
-
-
-def _digest(inputs: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _size(folder: Path) -> int:

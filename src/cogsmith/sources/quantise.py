@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import logging
 import shutil
 import tempfile
@@ -25,8 +24,8 @@ from cogsmith.cache import atomic_folder
 from cogsmith.config.model import Model
 from cogsmith.errors import ConversionError, MissingExtra, SourceError
 from cogsmith.quant import Quant, kept_modules
+from cogsmith.sources import made
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
-from cogsmith.sources.hashing import sha256_file
 from cogsmith.sources.selection import CONFIG
 from cogsmith.sources.silent import quiet_libraries
 
@@ -70,24 +69,20 @@ class QuantisedSource:
         if not folder.is_dir():
             with atomic_folder(folder) as unfinished:
                 quantise(original, unfinished, self._quant, self._dtype, reporter)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return Checkpoint(tuple(self._describe(path, folder, reporter) for path in files))
+        return made.checkpoint(folder, reporter, self._cache)
 
     def _cache_key(self, original: Checkpoint) -> str:
         """Return the name of the folder: a hash of all that decides its bytes."""
         settings = msgspec.to_builtins(self._quant)
-        inputs = {
-            "files": sorted((file.path, file.sha256) for file in original.files),
-            "quant": {key: value for key, value in settings.items() if key not in _NOT_IN_THE_BYTES},
-            "dtype": self._dtype,
-            "quantiser": VERSION,
-            "packages": [version(package) for package in _PACKAGES],
-        }
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-    def _describe(self, path: Path, folder: Path, reporter: Reporter) -> CheckpointFile:
-        digest = sha256_file(path, reporter, cache=self._cache)
-        return CheckpointFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, digest)
+        return made.hash_of(
+            {
+                "files": sorted((file.path, file.sha256) for file in original.files),
+                "quant": {key: value for key, value in settings.items() if key not in _NOT_IN_THE_BYTES},
+                "dtype": self._dtype,
+                "quantiser": VERSION,
+                "packages": [version(package) for package in _PACKAGES],
+            }
+        )
 
 
 def require_quantiser() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from cogsmith.errors import ConversionError, MissingExtra
 from cogsmith.sources import spm
 from cogsmith.sources.base import Reporter
 from cogsmith.sources.hashing import sha256_file
+from cogsmith.sources.made import hash_of
 from cogsmith.sources.probe import check_same_ids, expect_ids, load_tokenizer, probe_texts, read_all
 from cogsmith.sources.selection import CONFIG, TOKENIZER_FILES, VOCABULARY_SUFFIXES, holds_vocabulary
 
@@ -71,8 +71,7 @@ def completed(
     packages = {name: version(name) for name in _PACKAGES if _is_installed(name)}
     if missing := sorted({"tokenizers", "transformers"} - packages.keys()):
         raise MissingExtra("engine", f"Converting a tokenizer (without {', '.join(missing)})")
-    key = hashlib.sha256(json.dumps([VERSION, needed, packages], sort_keys=True).encode()).hexdigest()
-    folder = cache / "tokenizer" / key
+    folder = cache / "tokenizer" / hash_of([VERSION, needed, packages])
     if not folder.is_dir():
         with atomic_folder(folder) as unfinished:
             for path in needed:

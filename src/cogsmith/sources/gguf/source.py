@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +9,12 @@ from pathlib import Path
 from cogsmith.cache import atomic_folder
 from cogsmith.config.model import Model, Precision
 from cogsmith.errors import SourceError
-from cogsmith.sources.base import Checkpoint, CheckpointFile, Location, Reporter, Resolved, SourceFile
+from cogsmith.sources import made
+from cogsmith.sources.base import Checkpoint, Location, Reporter, Resolved, SourceFile
 from cogsmith.sources.gguf import GGUF_SUFFIX
 from cogsmith.sources.gguf.convert import VERSION, convert, require_converter
 from cogsmith.sources.gguf.header import Header, read_header
-from cogsmith.sources.hashing import checked_sha256, sha256_file
+from cogsmith.sources.hashing import checked_sha256
 from cogsmith.sources.silent import Silent
 
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -69,15 +68,11 @@ class GgufSource:
         if not folder.is_dir():
             with atomic_folder(folder) as unfinished:
                 convert(header, unfinished, self.precision, reporter)
-        return Checkpoint(tuple(self._describe(file, reporter) for file in sorted(folder.iterdir())))
+        return made.checkpoint(folder, reporter, self.cache)
 
     def _uri(self) -> str:
         uri = self.location.uri
         return uri if self.file is None or uri.endswith(f"/{self.file}") else f"{uri}/{self.file}"
-
-    def _describe(self, file: Path, reporter: Reporter) -> CheckpointFile:
-        digest = sha256_file(file, reporter, cache=self.cache)
-        return CheckpointFile(file.name, file, file.stat().st_size, digest)
 
     def _header(self, revision: str, file: SourceFile) -> Header:
         return read_header(self.location.fetch(revision, [file], Silent())[file.path])
@@ -99,5 +94,6 @@ def choose_file(uri: str, files: Sequence[SourceFile], name: str | None) -> Sour
 
 def cache_key(sha256: str, precision: Precision) -> str:
     """Return the name of a conversion's folder: a hash of all that decides its bytes."""
-    inputs = {"sha256": sha256, "precision": precision, "converter": VERSION, "transformers": version("transformers")}
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return made.hash_of(
+        {"sha256": sha256, "precision": precision, "converter": VERSION, "transformers": version("transformers")}
+    )
