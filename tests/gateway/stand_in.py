@@ -213,3 +213,18 @@ async def until(condition, seconds=10.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def talk(conversation, **settings):
+    """Run `conversation(local)` with a gateway; return what it returns."""
+
+    async def body():
+        async with gateway(**settings) as local:
+            return await conversation(local)
+
+    return asyncio.run(body())
+
+
+def start(local, chunks=("a", "b"), **inputs):
+    """Create a prediction without HTTP."""
+    return local.predictions.create(local.worker, {"chunks": list(chunks), **inputs}, model_ref="me/tiny")

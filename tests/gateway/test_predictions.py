@@ -9,17 +9,7 @@ from cogsmith.errors import Overloaded, ShuttingDown, UnknownResource
 from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.predictions import PredictionLimits
 
-from .stand_in import gateway, until
-
-
-def talk(conversation, **settings):
-    """Run `conversation(local)` with a gateway; return what it returns."""
-
-    async def body():
-        async with gateway(**settings) as local:
-            return await conversation(local)
-
-    return asyncio.run(body())
+from .stand_in import gateway, talk, until
 
 
 def start(local, chunks=("a",), **inputs):
