@@ -29,3 +29,12 @@ def plain_service(service):
     """The same, of LMTP 1.0."""
     service.info = services.PLAIN
     return service
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A cache of the module's own, and a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COGSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("REPLICATE_API_TOKEN", "r8_secret")
+        yield

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import subprocess
 
 import jsonschema
 import pytest
 import torch
 
-from cogsmith.client import connect
 from cogsmith.errors import (
-    ClientError,
     DeadlineExceeded,
     OperationFailed,
     RequestRejected,
-    ServiceUnavailable,
-    StreamBroken,
     TokenizerMismatch,
 )
-from cogsmith.gateway import cog_process
 
 from ..e2e import gateway as gateways
 from ..e2e.conftest import byte_tokenizer
 from ..engine.models import plain_logprobs
+from .real_calls import call, greedy
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("client-servers")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("client-servers"),
+    pytest.mark.usefixtures("environment"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +35,6 @@ def gateway(tiny, tmp_path_factory):
     _, folder = tiny
     with gateways.running(folder, log=tmp_path_factory.mktemp("gateway") / "log") as running:
         yield running.url.removeprefix("http://")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COGSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("REPLICATE_API_TOKEN", "r8_secret")
-        yield
 
 
 @pytest.fixture(params=["http", "local", "replicate", "websocket"])
@@ -58,28 +47,6 @@ def place(request, monkeypatch):
     address = request.getfixturevalue("gateway")
     monkeypatch.setenv("REPLICATE_BASE_URL", f"http://{address}")
     return "replicate:me/tiny" if request.param == "replicate" else address
-
-
-def call(place, work, **settings):
-    async def main():
-        async with connect(place, **settings) as client:
-            return await asyncio.wait_for(work(client), 90)
-
-    return asyncio.run(main())
-
-
-def greedy(model, prompt, count, allowed=None):
-    """Plain greedy decoding: ids, and each one's log-probability among those allowed."""
-    ids, logprobs = list(prompt), []
-    for _ in range(count):
-        row = plain_logprobs(model, ids)[-1]
-        if allowed is not None:
-            mask = torch.full_like(row, -torch.inf)
-            mask[list(allowed)] = 0.0
-            row = torch.log_softmax(row + mask, dim=-1)
-        ids.append(int(row.argmax()))
-        logprobs.append(row[ids[-1]].item())
-    return tuple(ids[len(prompt) :]), logprobs
 
 
 def test_many_at_once(tiny, place):
@@ -254,59 +221,3 @@ def test_another_tokenizer(place):
 def test_no_chat_template(place):
     with pytest.raises(RequestRejected, match="no chat template"):
         call(place, lambda client: client.chat([{"role": "user", "content": "x"}]).result())
-
-
-def test_a_checkpoint_folder_in_this_process(tiny):
-    model, folder = tiny
-    result = call(
-        f"local:{folder / 'checkpoints'}", lambda client: client.generate([1], max_tokens=5).result(), dtype="float32"
-    )
-    assert result.ids == greedy(model, [1], 5)[0]
-
-
-def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(ClientError, match=tmp_path.name):
-        call(f"local:{tmp_path}", lambda client: client.model_info())
-
-
-def children(pid):
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, timeout=10)
-    return [int(child) for child in listed.stdout.split()]
-
-
-def test_a_cog_server_that_dies(tiny):
-    """Nothing starts it again, so the caller is told, and of how many tokens."""
-    _, folder = tiny
-
-    async def work(client):
-        stream = client.generate([1], max_tokens=7000)
-        await anext(stream)
-        await asyncio.to_thread(server.stop)
-        with pytest.raises((StreamBroken, ServiceUnavailable)):
-            await stream.result()
-        return stream.usage.tokens
-
-    with cog_process.running(folder) as server:
-        assert call(server.url, work) > 0
-
-
-@pytest.mark.parametrize("kind", ["replicate", "websocket"])
-def test_a_killed_worker_loses_no_token(tiny, tmp_path, monkeypatch, kind):
-    """The gateway starts the model again; the calls go on in it."""
-    model, folder = tiny
-
-    async def work(client):
-        streams = [client.generate([i, 7], max_tokens=400) for i in range(6)]
-        for stream in streams:
-            await anext(stream)
-        (cog,) = children(running.process.pid)
-        os.kill(children(cog)[0], signal.SIGKILL)
-        return [(await stream.result()).ids for stream in streams]
-
-    with gateways.running(folder, log=tmp_path / "log") as running:
-        monkeypatch.setenv("REPLICATE_BASE_URL", running.url)
-        place = "replicate:me/tiny" if kind == "replicate" else running.url.removeprefix("http://")
-        for first, ids in enumerate(call(place, work)):
-            plain = plain_logprobs(model, [first, 7, *ids])
-            assert list(ids) == plain[1:-1].argmax(-1).tolist()
-            assert len(ids) == 400
