@@ -110,3 +110,11 @@ def tiny_server(tmp_path_factory):
     (folder / "checkpoints/chat_template.jinja").write_text(CHAT_TEMPLATE)
     with cog_process.running(folder) as server:
         yield TinyServer(root, server.url, PlainModel(folder / "checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The plain model and the folder that holds its config and work directory."""
+    root = tmp_path_factory.mktemp("built")
+    model, _ = build_tiny(root)
+    return model, root
