@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from cogsmith.errors import UserError
-from cogsmith.quant import Quant
+from cogsmith.quant import SHORT_DTYPES, Quant
 
 FILE_NAME = "model.json"
 CHECKPOINT = "checkpoints"
@@ -33,6 +33,9 @@ VECTORS: Final = (ENCODER, DECODER)
 """The tasks of models that give vectors, and no tokens."""
 MODEL_ARGS = "COGSMITH_MODEL_ARGS"
 """The environment variable whose value, a JSON object, is laid over `model_args` for one run of a server."""
+
+AUTOCAST_DTYPE = "autocast_dtype"
+"""The argument that is not one of `from_pretrained`: the type to compute in, where that is not the weights' own."""
 
 ImageTransform = Literal["model", "padded_resize", "resized_center_crop"]
 
@@ -137,8 +140,22 @@ def model_args(settings: Manifest, environ: Mapping[str, str] = os.environ) -> d
     """
     text = environ.get(MODEL_ARGS, "{}")
     try:
-        return settings.model_args | msgspec.json.decode(text, type=dict[str, Any])
+        return settings.model_args | understood(msgspec.json.decode(text, type=dict[str, Any]))
     except msgspec.DecodeError as error:
         raise UserError(
             f"{MODEL_ARGS} is {text!r}: {error}", fix='set it to a JSON object, such as {"dtype": "float32"}'
         ) from error
+
+
+def understood(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments for `from_pretrained` with other programs' words in its own.
+
+    `device` is `device_map`, and a type may be called as MosaicML's scripts do: "fp32", "fp16", "bf16".
+    """
+    rest = dict(arguments)
+    for key in ("dtype", "torch_dtype", AUTOCAST_DTYPE):
+        if isinstance(value := rest.get(key), str):
+            rest[key] = SHORT_DTYPES.get(value, value)
+    if "device" in rest:
+        rest["device_map"] = rest.pop("device")
+    return rest

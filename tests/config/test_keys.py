@@ -41,6 +41,7 @@ KEYS = [
     ("output.uri = 'work/m'", "output.uri", "is inside", "beside work/"),
     ("output = {uri = 'out', format = 'pt'}", "output.format", "expected 'safetensors' or 'bin', got 'pt'", "'bin'"),
     ("config.device = 'gpu'", "config.device", "'gpu' is not a device", '"cuda:1"'),
+    ("config.autocast_dtype = 'int8'", "config.autocast_dtype", "'int8' is no type", '"bf16"'),
     ("config.device = 0", "config.device", "0 is not a device", '"cpu"'),
     ("config.max_seq_len = 0", "config.max_seq_len", "got 0", "max_seq_len = 2048"),
     ("config.max_seq_len = true", "config.max_seq_len", "got true", "max_seq_len = 2048"),

@@ -89,7 +89,7 @@ def test_every_key_of_a_checkpoint_that_is_converted_arrives(write, tmp_path):
     llama_config = ["a.json", "./b.json"]
     source_cache = "../downloads"
     output = {uri = "out/m", format = "bin", force = true}
-    config = {device = "cuda:1", max_seq_len = 2048, dtype = "bfloat16"}
+    config = {device = "cuda:1", max_seq_len = 2048, dtype = "bf16", autocast_dtype = "fp16"}
     """
 
     model = load(write(text)).models["m"]
@@ -102,7 +102,12 @@ def test_every_key_of_a_checkpoint_that_is_converted_arrives(write, tmp_path):
     assert (model.llama_type, model.llama_config) == ("llama_peft", (tmp_path / "a.json", tmp_path / "b.json"))
     assert model.source_cache == tmp_path.parent / "downloads"
     assert model.output == OutputSettings(f"path:{tmp_path}/out/m", "bin", force=True)
-    assert model.model_args == {"device_map": "cuda:1", "max_seq_len": 2048, "dtype": "bfloat16"}
+    assert model.model_args == {
+        "device_map": "cuda:1",
+        "max_seq_len": 2048,
+        "dtype": "bfloat16",
+        "autocast_dtype": "float16",
+    }
 
 
 def test_one_text_is_a_list_of_one(write, tmp_path):

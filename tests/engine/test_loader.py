@@ -6,7 +6,7 @@ import torch
 from cogsmith.engine import loader
 from cogsmith.engine.loader import limit_threads, load
 
-from .models import tiny_llama
+from .models import byte_tokenizer, tiny_llama
 
 
 @pytest.fixture
@@ -51,3 +51,15 @@ def test_torch_gets_the_threads_that_the_container_may_use(monkeypatch, quota, e
     monkeypatch.setattr(torch, "set_num_threads", lambda number: count.__setitem__(0, number))
     limit_threads(environ)
     assert count == [threads]
+
+
+@pytest.mark.parametrize("special", [{"eos_token": "<end>"}, {"eos_token": "<end>", "pad_token": "<pad>"}, {}])
+def test_a_tokenizer_without_padding_gets_its_end_token_and_that_is_said_once(tmp_path, caplog, special):
+    tiny_llama(vocab_size=300).save_pretrained(tmp_path)
+    byte_tokenizer(**special).save_pretrained(tmp_path)
+    with caplog.at_level("WARNING", logger="cogsmith.engine"):
+        loaded = load(tmp_path, {}, name="m")
+    assert loaded.tokenizer.pad_token == special.get("pad_token", special.get("eos_token"))
+    warned = [record.message for record in caplog.records if "padding" in record.message]
+    assert len(warned) == (special.keys() == {"eos_token"})
+    assert all("<end>" in message for message in warned)

@@ -113,7 +113,7 @@ class LocalTransport:
 def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
     if (folder / manifest.FILE_NAME).is_file():
         settings = manifest.read(folder)
-        model_args = {**manifest.model_args(settings, os.environ), **model_args}
+        model_args = {**manifest.model_args(settings, os.environ), **manifest.understood(model_args)}
     else:
         settings = Manifest(
             name=folder.name,
@@ -122,6 +122,7 @@ def _open(folder: Path, model_args: Mapping[str, Any]) -> _Served:
             task=task_of(folder),
             checkpoint=".",
         )
+        model_args = manifest.understood(model_args)
     engine, tokenizer, images = open_engine(settings, folder, model_args)
     return _Served(engine, tokenizer, settings.limits, images, settings.image_transform)
 

@@ -1,20 +1,22 @@
-"""`config.*`, the arguments of `from_pretrained`: the two words in it that are other programs', not transformers'."""
+"""`config.*`, the arguments of `from_pretrained`: the words in it that are other programs', not transformers'."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding, show
 from cogsmith.config.model import MAX_SEQ_LEN
+from cogsmith.manifest import AUTOCAST_DTYPE
+from cogsmith.quant import SHORT_DTYPES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
 def check(section: Section) -> Iterator[Finding]:
-    """Yield what is wrong with `config.device` and `config.max_seq_len`."""
+    """Yield what is wrong with `config.device`, `config.max_seq_len` and `config.autocast_dtype`."""
     device, length = section.get("config", "device"), section.get("config", MAX_SEQ_LEN)
     if device is not None:
         yield from _device(section, device)
@@ -24,14 +26,13 @@ def check(section: Section) -> Iterator[Finding]:
             f"expected a whole number above 0, got {show(length)}",
             f"write how many tokens a text may have, such as {MAX_SEQ_LEN} = 2048",
         )
-
-
-def completed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with `device`, where it is there, in transformers' word: `device_map`."""
-    rest = dict(arguments)
-    if "device" in rest:
-        rest["device_map"] = rest.pop("device")
-    return rest
+    cast = section.get("config", AUTOCAST_DTYPE)
+    if cast is not None and cast not in (*SHORT_DTYPES, *SHORT_DTYPES.values()):
+        yield Finding(
+            section.origin("config", AUTOCAST_DTYPE),
+            f"{show(cast)} is no type to compute in",
+            f'write "bf16", or remove {AUTOCAST_DTYPE}: numbers are computed in the type of config.dtype then',
+        )
 
 
 def _device(section: Section, device: Any) -> Iterator[Finding]:

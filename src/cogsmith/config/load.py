@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import quant
-from cogsmith.config import arguments, prompting, uri
+from cogsmith.config import prompting, uri
 from cogsmith.config.document import Document, Section, parse
 from cogsmith.config.model import EXAMPLE, MAX_SEQ_LEN, CodeSettings, CogSettings, Model, OutputSettings, Project
 from cogsmith.config.raw import RawConfig, RawModel
@@ -16,7 +16,7 @@ from cogsmith.config.tables import RawCode, RawCog, RawOutput, listed
 from cogsmith.config.uri import SourceUri
 from cogsmith.config.validate import validate
 from cogsmith.errors import ConfigError, Problem
-from cogsmith.manifest import IMAGE_TEXT, Limits
+from cogsmith.manifest import IMAGE_TEXT, Limits, understood
 from cogsmith.quant import Quant
 
 
@@ -67,7 +67,7 @@ def _model(section: Section, root: Path) -> Model:
         format=raw.format,
         output_precision=raw.output_precision,
         allow_pickle=raw.allow_pickle,
-        model_args=arguments.completed(quant.without_upstream(raw.config)),
+        model_args=understood(quant.without_upstream(raw.config)),
         quant=_quant(raw),
         limits=msgspec.convert(raw.limits.model_dump(), Limits),
         cog=_cog(raw.cog),

@@ -84,9 +84,11 @@ class RawModel(Table):
     config: dict[str, Any] = Field(
         default_factory=dict,
         description="Keyword arguments for `from_pretrained`, passed on as they are, such as "
-        "`config.load_in_4bit = true`. `config.device` (`cpu`, `cuda`, `cuda:1`) stands for `device_map`, and "
-        "`config.max_seq_len`, where config.json has no such word, for the longest text: `limits.max_context`, and "
-        "for LLaMA2-Accessory what the model is built for. Dates, `nan` and `inf` cannot be passed on.",
+        "`config.load_in_4bit = true`. `config.device` (`cpu`, `cuda`, `cuda:1`) stands for `device_map`; "
+        "`config.autocast_dtype` (`bf16`, `fp16`) has numbers computed in another type than `config.dtype`, as torch's "
+        "autocast does; `config.max_seq_len`, where config.json has no such word, is the longest text: "
+        "`limits.max_context`, and for LLaMA2-Accessory what the model is built for. Dates, `nan` and `inf` cannot be "
+        "passed on.",
     )
     limits: RawLimits = Field(default_factory=RawLimits, description="What one server grants.")
     cog: RawCog = Field(default_factory=RawCog, description="The container.")

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from cogsmith.detokenize import fingerprint
-from cogsmith.engine import loader, trained
+from cogsmith.engine import autocast, loader, trained
 from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.model_tokenizer import decodable_ids, load_tokenizer
 from cogsmith.engine.request import Pooling
 from cogsmith.engine.trained import Trained
 from cogsmith.errors import UserError
@@ -104,7 +105,7 @@ class EncoderModel:
             model=self.name,
             engine="transformers",
             head_size=self.vocab_size,
-            vocab_size=loader.decodable_ids(self.tokenizer, self.vocab_size),
+            vocab_size=decodable_ids(self.tokenizer, self.vocab_size),
             max_context=min(self.longest, max_context or sys.maxsize),
             eos_ids=frozenset(),
             bos_id=getattr(self.tokenizer, "bos_token_id", None),
@@ -178,6 +179,7 @@ def load_encoder(folder: Path, model_args: Mapping[str, Any], *, name: str, task
     loader.limit_threads()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
+    model_args, computed = autocast.taken(model_args)
     config = loader.read_config(folder, model_args)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
@@ -191,12 +193,13 @@ def load_encoder(folder: Path, model_args: Mapping[str, Any], *, name: str, task
     model, report = AutoModel.from_pretrained(folder, **arguments, output_loading_info=True)
     model.eval().requires_grad_(requires_grad=False)
     _require_whole(model, report)
+    autocast.cast(model, computed)
     # Keys and values are of no use after a text, and take memory.
     model.config.use_cache = False
     said = trained.read(folder, _POOLING[task])
     if said.unknown:
         _log.warning("the model's own vectors are made with %s, which is not here: requests say pooling", said.unknown)
-    tokenizer = loader.load_tokenizer(folder, trust=loader.trusts_code(model_args))
+    tokenizer = load_tokenizer(folder, trust=loader.trusts_code(model_args))
     return EncoderModel(name, task, model, tokenizer, said)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cogsmith.detokenize import fingerprint
-from cogsmith.engine import constants, quantization
+from cogsmith.engine import autocast, constants, quantization
 from cogsmith.engine.base import EngineInfo
+from cogsmith.engine.model_tokenizer import decodable_ids, load_tokenizer, with_padding
 from cogsmith.engine.prepack import prepack_where_wanted
 from cogsmith.engine.processor import load_processor
 from cogsmith.errors import UserError
@@ -112,7 +113,8 @@ def load(
 
     On a machine with a GPU the model goes there, spread over all of them (`device_map="auto"`); on a CPU the dtype
     is one that the CPU computes well. Either is overridden by `model_args`. `prepack` says whether a CPU's weights are
-    laid out for oneDNN; None means where that changes no result. `own_class` says that the model's
+    laid out for oneDNN; None means where that changes no result. `autocast_dtype` among the arguments is ours: see
+    `autocast`. `own_class` says that the model's
     class is not transformers': that the weights are all there is checked then, and UserError raised where they are not.
     With the `task` "image-text" the model's processor is loaded too. Nothing is fetched from anywhere.
     """
@@ -122,6 +124,7 @@ def load(
     if not sys.stderr.isatty():
         # A log would hold a line for every redrawing.
         logging.disable_progress_bar()
+    model_args, computed = autocast.taken(model_args)
     config = read_config(folder, model_args)
     dtype = asked_dtype(model_args) or best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
@@ -140,12 +143,14 @@ def load(
         _require_whole(model, report)
         constants.restore(model)
     quantization.prepare(model, quant, computes)
-    prepack_where_wanted(model, prepack)
+    autocast.cast(model, computed)
+    # What is laid out for one type cannot be cast to another.
+    prepack_where_wanted(model, prepack if computed is None else False)
     trust = trusts_code(model_args)
     if task != IMAGE_TEXT:
-        return LoadedModel(name, model, load_tokenizer(folder, trust=trust))
+        return LoadedModel(name, model, with_padding(load_tokenizer(folder, trust=trust)))
     images = _images(folder, config, trust=trust)
-    return LoadedModel(name, model, images.processor.tokenizer, images)
+    return LoadedModel(name, model, with_padding(images.processor.tokenizer), images)
 
 
 def _images(folder: Path, config: Any, *, trust: bool) -> Images:
@@ -200,11 +205,6 @@ def generation_config(folder: Path) -> Any | None:
 
     has_one = (folder / "generation_config.json").exists()
     return GenerationConfig.from_pretrained(folder, local_files_only=True) if has_one else None
-
-
-def decodable_ids(tokenizer: Any | None, head_size: int) -> int:
-    """Return how many ids of a head, from 0, its tokenizer can decode; all where there is none."""
-    return head_size if tokenizer is None else min(head_size, 1 + int(max(tokenizer.get_vocab().values())))
 
 
 def eos_ids(*holders: Any) -> frozenset[int]:
@@ -278,15 +278,6 @@ def _cpu_quota() -> int:
         return cores if quota == "max" else min(cores, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
-
-
-def load_tokenizer(folder: Path, *, trust: bool) -> Any | None:
-    """Load the tokenizer of the checkpoint in `folder`, None where there is none; `trust` lets its own code run."""
-    from transformers import AutoTokenizer
-
-    if not any(folder.glob("tokenizer*")) and not (folder / "vocab.json").exists():
-        return None
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
 
 
 def _quantization_name(model: Any) -> str | None:

@@ -18,6 +18,7 @@ from cogsmith.quant import upstream_keys
 _OURS = frozenset(
     {
         "attn_implementation",
+        "autocast_dtype",
         "device_map",
         "dtype",
         "low_cpu_mem_usage",

@@ -10,7 +10,8 @@ from typing import Any
 from cogsmith.detokenize import fingerprint
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.description import describe
-from cogsmith.engine.loader import decodable_ids, eos_ids, generation_config, longest_context, read_config
+from cogsmith.engine.loader import eos_ids, generation_config, longest_context, read_config
+from cogsmith.engine.model_tokenizer import decodable_ids
 from cogsmith.manifest import Limits
 
 

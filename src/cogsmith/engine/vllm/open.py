@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cogsmith.engine.loader import load_tokenizer, trusts_code
+from cogsmith.engine.loader import trusts_code
+from cogsmith.engine.model_tokenizer import load_tokenizer, with_padding
 from cogsmith.engine.vllm import facts, options
 from cogsmith.engine.vllm.vllm_engine import VLLMEngine
 from cogsmith.manifest import Limits
@@ -20,7 +21,7 @@ def open_vllm(
     Raises UserError for what vLLM cannot be asked.
     """
     options.prepare_environment()
-    tokenizer = load_tokenizer(folder, trust=trusts_code(model_args))
+    tokenizer = with_padding(load_tokenizer(folder, trust=trusts_code(model_args)))
     device = "cpu" if options.is_cpu() else "cuda"
     info = facts.read(folder, model_args, limits, tokenizer, name=name, device=device)
     args = options.engine_args(folder, model_args, vllm_options, limits, info)
