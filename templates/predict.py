@@ -5,6 +5,7 @@
 {% block inputs %}
         prompt: str = Input(default="", description="Text to continue"),
         messages: list[dict] = Input(default=[], description="A chat to answer, instead of a prompt: objects with role and content"),
+        qas: str = Input(default="", description="The same as questions and answers, a JSON list of pairs; the last answer is null"),
         instruction: str = Input(default="", description="An instruction to follow, instead of a prompt; it goes through the prompt template"),
         input: str = Input(default="", description="What the instruction is about"),
         prompts: list[str] = Input(default=[], description="Several texts to continue at once, instead of a prompt; the answer is a JSON list"),
@@ -27,6 +28,7 @@
         do_sample: bool | None = Input(default=None, description="False takes the likeliest token at any temperature; left out, the temperature decides"),
         generator: str = Input(default="", choices=["", "greedy", "sample"], description="Another way to say do_sample: greedy is false, sample is true"),
         eos_token_id: int | None = Input(default=None, ge=0, description="Token that ends the answer, in place of the model's own"),
+        pad_token_id: int | None = Input(default=None, ge=0, description="Taken from scripts that name one; nothing is padded here, so the answer is the same"),
         masked_tokens: list[int] = Input(default=[], description="Ids of tokens that never come"),
         logit_bias: dict = Input(default={}, description="Added to the scores of tokens, by id"),
         truncate_prompt: bool | None = Input(default=None, description="Whether a prompt that is too long loses its beginning; left out, as the package says, else it is refused"),
@@ -52,6 +54,7 @@
 {% block values %}
             prompt=prompt,
             messages=messages,
+            qas=qas,
             instruction=instruction,
             input=input,
             prompts=prompts,
@@ -74,6 +77,7 @@
             do_sample=do_sample,
             generator=generator,
             eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
             masked_tokens=masked_tokens,
             logit_bias=logit_bias,
             truncate_prompt=truncate_prompt,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from cogsmith.prompts import templates
 
 from ..engine.models import byte_tokenizer, engine_over, tiny_llama
 
+ORIGINAL = Path(__file__).parents[1] / "prompts/original_templates.json"
 TEXT = "Once upon a time"
 NEW = 40
 
@@ -122,6 +124,24 @@ def test_messages_through_a_named_template(tokenizer):
     assert tokenizer.decode(closed.ids).endswith("### Human: a\n### Assistant: b\n###")
 
 
+@pytest.mark.parametrize("add", [True, False])
+def test_questions_are_the_originals_prompt(tokenizer, add):
+    original = json.loads(ORIGINAL.read_text())
+    asked = from_run(qas=json.dumps(original["qas"]), template="default", add_generation_prompt=add)
+    (prompt,) = encode(asked, tokenizer)
+    expected = original["conversation"]["default"]["open"]
+    text = tokenizer.decode(prompt.ids, skip_special_tokens=True)
+    assert text == (expected if add else expected.removesuffix(" Assistant:"))
+    assert prompt.stop == ("\n###",)
+    # A last answer that is given closes the conversation.
+    (closed,) = encode(from_run(qas='[["a", "b"], ["c", "d"]]', template="default"), tokenizer)
+    assert tokenizer.decode(closed.ids, skip_special_tokens=True) == original["conversation"]["default"]["closed"]
+
+
+def test_a_padding_token_changes_nothing(text):
+    assert text(prompt=TEXT, pad_token_id=3) == text(prompt=TEXT)
+
+
 def test_a_packaged_template_that_writes_the_first_token_gets_no_second(tokenizer):
     packaged = Prompt(text="{{ bos_token }}{% for m in messages %}<{{ m.content }}>{% endfor %}")
     (one,) = encode(from_run(messages=[{"role": "user", "content": "a"}]), tokenizer, packaged)
@@ -219,6 +239,11 @@ def test_a_constraint(text):
         ({"prompt": "a", "max_tokens": 3, "max_gen_len": 4}, "two names"),
         ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
         ({"prompt": "a", "stop": [""]}, "empty"),
+        ({"qas": "[", "template": "default"}, "qas cannot be read"),
+        ({"qas": "{}", "template": "default"}, "no list of questions"),
+        ({"qas": '[["a", null], ["b", null]]', "template": "default"}, "'a' has no answer"),
+        ({"qas": '[["a", null]]', "messages": [{"role": "user", "content": "b"}]}, "messages and qas"),
+        ({"qas": '[["a", null]]', "prompt": "b"}, "prompt and messages"),
         ({"prompts": ["a"], "input": "b"}, "leave out input"),
         ({"prompt": "a", "regex": "a", "eos_token_id": 3}, "constraint"),
         ({"prompt": "a", "eos_token_id": 99999}, "eos_ids"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,8 +10,10 @@ from typing import Any, Literal
 from cogsmith.engine.request import Cache, Constraint, Sampling
 from cogsmith.errors import RequestError
 from cogsmith.predictor.computed import LogitsWanted
+from cogsmith.prompts.messages import from_questions
 
 _GENERATORS = {"": None, "greedy": False, "sample": True}
+_QAS_FIX = 'write [["Who are you?", "A model."], ["Whose?", null]]'
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -101,6 +104,8 @@ def from_run(
     max_gen_len: int | None = None,
     do_sample: bool | None = None,
     generator: str = "",
+    pad_token_id: int | None = None,
+    qas: str = "",
     seed: int = -1,
     regex: str = "",
     json_schema: str = "",
@@ -111,10 +116,13 @@ def from_run(
     """Return what `run` was given. `max_tokens` and `max_gen_len` are other names of `max_new_tokens`.
 
     A `seed` below 0 draws one; without `do_sample` the likeliest token is taken at any temperature. `generator` says
-    the same in the words of curated-transformers: "greedy" or "sample". Other `inputs` are fields of TextInputs or of
-    Sampling. Raises RequestError where two of them contradict each other.
+    the same in the words of curated-transformers: "greedy" or "sample". `qas` is the JSON text of questions with their
+    answers, and becomes messages. `pad_token_id` means nothing where no row is padded. Other `inputs` are fields of
+    TextInputs or of Sampling. Raises RequestError where two of them contradict each other.
     """
     do_sample = _one_choice(do_sample, generator)
+    if qas:
+        inputs |= _as_messages(qas, inputs)
     sampling = {name: inputs.pop(name) for name in _SAMPLING if name in inputs}
     if do_sample is False:
         sampling["temperature"] = 0.0
@@ -135,6 +143,21 @@ def _one_choice(do_sample: bool | None, generator: str) -> bool | None:
         said = f"generator is {generator!r} and do_sample is {str(do_sample).lower()}"
         raise RequestError(f"{said}, which contradict each other", fix="send one of them")
     return do_sample if named is None else named
+
+
+def _as_messages(qas: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that questions with their answers stand for. An answer goes on only where the last is open."""
+    if inputs.get("messages"):
+        raise RequestError("messages and qas are given together, and both are the chat", fix="send one of them")
+    try:
+        pairs = json.loads(qas)
+    except ValueError as error:
+        raise RequestError(f"qas cannot be read as JSON: {error}", fix=_QAS_FIX) from None
+    if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, list) for pair in pairs):
+        raise RequestError("qas is no list of questions with their answers", fix=_QAS_FIX)
+    messages = from_questions(pairs)
+    is_open = messages[-1]["role"] == "user"
+    return {"messages": messages, "add_generation_prompt": is_open and inputs.get("add_generation_prompt", True)}
 
 
 def _one_length(max_new_tokens: int, *others: int | None) -> int:
