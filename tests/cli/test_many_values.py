@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogsmith.cli.many_values import spread
+from cogsmith.cli.many_values import decided, spread
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,17 @@ from cogsmith.cli.many_values import spread
 )
 def test_each_further_value_gets_the_options_name(given, meant):
     assert list(spread(given.split(), {"--prompts", "--stop"})) == meant.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("E --sample False --prompts a", "E --no-sample --prompts a"),
+        ("--sample true --sample=FALSE E", "--sample --no-sample E"),
+        ("--sample E", "--sample E"),
+        ("--sample", "--sample"),
+        ("--other false --sample=maybe", "--other false --sample=maybe"),
+    ],
+)
+def test_a_flag_may_say_yes_or_no_by_a_word(given, meant):
+    assert list(decided(given.split(), {"--sample": {"true": "--sample", "false": "--no-sample"}})) == meant.split()

@@ -12,14 +12,10 @@ import typer
 
 from cogsmith.cli import model_args
 
+_RENAMED = {"model_dtype": "dtype", "attn_impl": "attn_implementation"}
+
 _ELSEWHERE = {
-    "device": "the machine decides; for a model in this process, --device_map cpu",
-    "model_dtype": "for a model in this process it is --dtype; for others, config.dtype of the work directory",
-    "autocast": "numbers are computed in the model's own type: --dtype, for a model in this process",
-    "autocast_dtype": "numbers are computed in the model's own type: --dtype, for a model in this process",
-    "attn_impl": "for a model in this process it is --attn_implementation",
-    "use_cache": "the engine always keeps what it has computed, and its texts are the same",
-    "pad_token_id": "no row is padded here",
+    "autocast": "name the type to compute in, for a model in this process: --autocast_dtype bf16",
     "no_repeat_ngram_size": "use --repetition-penalty or --frequency-penalty",
     "name_or_path": "name the model first: cogsmith generate NAME",
 }
@@ -36,7 +32,7 @@ def read(words: Sequence[str], known: Collection[str], *, is_local: bool) -> dic
         problems.append(f"{listed}: the server has loaded its model; say config.KEY in config.toml, and build it again")
     if problems:
         raise typer.BadParameter("\n  ".join(problems))
-    return arguments
+    return {_RENAMED.get(key, key): value for key, value in arguments.items()}
 
 
 def _key(word: str) -> str:

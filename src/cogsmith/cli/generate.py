@@ -120,6 +120,18 @@ def command(
             "--eos-token-id", "--eos_token_id", help="A token that ends a continuation too, and is not shown.", min=0
         ),
     ] = None,
+    pad_token_id: Annotated[
+        int | None,
+        typer.Option(
+            "--pad-token-id", "--pad_token_id", help="Taken from scripts that name one: no row is padded.", min=0
+        ),
+    ] = None,
+    use_cache: Annotated[
+        bool,
+        typer.Option(
+            "--use-cache/--no-use-cache", "--use_cache/--no-use_cache", help="The same: texts are equal either way."
+        ),
+    ] = True,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="Texts that end a continuation.")] = None,
     regex: Annotated[str | None, typer.Option(help="A regular expression that the whole continuation matches.")] = None,
     json_schema: Annotated[

@@ -1,8 +1,11 @@
-"""Options that take several values at once: `--prompts "a" "b"` means `--prompts "a" --prompts "b"`."""
+"""Options that take several values at once: `--prompts "a" "b"` means `--prompts "a" --prompts "b"`.
+
+And flags that say yes or no by a word, as those of other programs do: `--do_sample False` means `--no-do_sample`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from typer.core import TyperCommand
@@ -16,7 +19,29 @@ class ManyValuesCommand(TyperCommand):
         options = {
             name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts
         }
-        return super().parse_args(ctx, list(spread(args, options)))
+        flags = {
+            name: {"true": name, "false": parameter.secondary_opts[0]}
+            for parameter in self.params
+            if parameter.secondary_opts
+            for name in parameter.opts
+        }
+        return super().parse_args(ctx, list(spread(list(decided(args, flags)), options)))
+
+
+def decided(arguments: Sequence[str], flags: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Yield `arguments` with each of `flags` that a word follows in that word's form."""
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, has_value, value = argument.partition("=")
+        words = flags.get(name, {})
+        following = value if has_value else rest[0] if rest else ""
+        if following.lower() not in words:
+            yield argument
+            continue
+        yield words[following.lower()]
+        if not has_value:
+            rest.pop(0)
 
 
 def spread(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
