@@ -180,6 +180,22 @@ def test_another_token_ends_a_continuation_and_is_not_shown(folder, plain, how):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_and_the_models_own_end_token_is_a_token_like_others_then(folder, plain, how):
+    ids = torch.tensor([plain.encode("Hello")])
+    own = plain.model.config.eos_token_id
+    other = next(token for token in range(256) if token != own)
+    settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": other}
+    (made,) = plain.model.generate(ids, eos_token_id=other, **settings)[:, ids.shape[1] :].tolist()
+    assert own in made[:-1]
+    base = (folder, "--prompts", "Hello", "--max-tokens", "12", "--temperature", "0", "--eos_token_id", other)
+    assert ids_of(facts(*base)) == [made]
+    shown = made[:-1] if made[-1] == other else made
+    whole = plain.tokenizer.decode([*plain.encode("Hello"), *shown], skip_special_tokens=True)
+    assert run(*base, *how).stdout == f"{LINE}\n{whole}\n{LINE}\n"
+
+
+@pytest.mark.slow
 def test_a_local_model_has_many_names(folder, plain, tmp_path, monkeypatch):
     expected = [plain.greedy(plain.encode("Hello"), 3)]
     monkeypatch.chdir(folder.parent)

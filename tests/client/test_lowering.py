@@ -88,6 +88,7 @@ def test_a_stopped_stream_goes_on_after_a_break(plain_service):
         ({"min_tokens": 2}, "min_tokens"),
         ({"constraint": {"regex": "a"}}, "constraint"),
         ({"logprob_ids": [1], "seed": 0, "n": 2}, "seed, logprob_ids"),
+        ({"eos_ids": []}, "eos_ids"),
     ],
 )
 def test_what_a_plain_server_cannot_do_is_named(plain_service, options, named):

@@ -117,7 +117,10 @@ def command(
     eos_token_id: Annotated[
         int | None,
         typer.Option(
-            "--eos-token-id", "--eos_token_id", help="A token that ends a continuation too, and is not shown.", min=0
+            "--eos-token-id",
+            "--eos_token_id",
+            help="The token that ends a continuation, in place of the model's own.",
+            min=0,
         ),
     ] = None,
     pad_token_id: Annotated[
@@ -172,7 +175,8 @@ def command(
         "min_tokens": min_tokens or None,
         "presence_penalty": presence_penalty,
         "frequency_penalty": frequency_penalty,
-        "stop": _stops(stop, eos_token_id),
+        "stop": stop or None,
+        "eos_ids": None if eos_token_id is None else [eos_token_id],
         "constraint": read_constraint(regex, json_schema, lark, choice) or None,
         "deadline": deadline,
     }
@@ -222,11 +226,6 @@ def _print_json(outcomes: Sequence[Outcome], *, with_top: bool) -> None:
     runs = [facts(outcome, with_top=with_top) for outcome in outcomes]
     # Not through rich, which takes its time to colour as many numbers as there may be here.
     typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}))
-
-
-def _stops(texts: Sequence[str] | None, eos_token_id: int | None) -> list[str | tuple[int, ...]] | None:
-    stops: list[str | tuple[int, ...]] = list(texts or [])
-    return (stops if eos_token_id is None else [*stops, (eos_token_id,)]) or None
 
 
 def _temperatures(given: Sequence[float], do_sample: bool | None) -> Sequence[float]:

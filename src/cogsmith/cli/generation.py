@@ -87,7 +87,7 @@ async def _timed(
     encoded = time.perf_counter()
     generations, first = await _run(client, prompt_ids, options, show)
     generated = time.perf_counter()
-    rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer, info.get("eos_ids")))
+    rows = tuple(_rows(prompts, prompt_ids, generations, tokenizer, options.get("eos_ids", info.get("eos_ids"))))
     decoded = time.perf_counter()
     report = Report(
         input_tokens=[without_padding(row.prompt_ids, tokenizer.pad_id) for row in rows],

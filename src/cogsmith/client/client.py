@@ -172,7 +172,8 @@ class AsyncClient:
         given = options.get("stop", ())
         stops = [given] if isinstance(given, str) else [stop for stop in given if isinstance(stop, str)]
         ids = {int(stop[0]) for stop in given if not isinstance(stop, str) and len(stop) == 1}
-        return TextStream(tokens, self._handshake, stops, options.get("min_tokens", 0), ids)
+        ends = options.get("eos_ids")
+        return TextStream(tokens, self._handshake, stops, options.get("min_tokens", 0), ids, ends)
 
     async def _encoded(self, prompt: Prompt, options: Sequence[Prompt]) -> list[Sequence[int]]:
         """Turn a prompt and what may follow it into ids; what is ids already stays as it is."""

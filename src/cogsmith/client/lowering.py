@@ -13,7 +13,7 @@ from cogsmith.client.server import Server
 from cogsmith.detokenize import Decode, Stopping
 from cogsmith.lmtp import Allow, ExtendedGenerate, ExtendedScore, Generate, Score, bitset
 
-_GENERATE_FEATURES = ("allow", "constraint", "stop", "min_tokens", "seed", "n", "logprob_ids")
+_GENERATE_FEATURES = ("allow", "constraint", "stop", "min_tokens", "eos_ids", "seed", "n", "logprob_ids")
 _MASK_BIAS = 100.0
 """What LMQL adds or subtracts to make a bias a mask: log-probabilities that far apart do not meet."""
 

@@ -35,6 +35,8 @@ class GenerateOptions(TypedDict, total=False):
     """Texts and sequences of ids that end a continuation. The token that completes one still comes."""
     min_tokens: int
     """Before so many tokens, no end token is sampled and no `stop` counts; 0."""
+    eos_ids: Sequence[int]
+    """The end tokens, in place of the model's own; none with an empty list."""
     seed: int
     """Makes draws repeatable."""
     n: int

@@ -32,6 +32,8 @@ def generate_request(prompt: Sequence[int], options: GenerateOptions, model: str
     fields: dict[str, Any] = _fields(ExtendedGenerate, options)
     if "stop" in fields:
         fields["stop"] = _stops(fields["stop"])
+    if fields.get("eos_ids") is not None:
+        fields["eos_ids"] = _ids("eos_ids", fields["eos_ids"])
     if "allow" in fields:
         fields["allow"] = _mask(fields["allow"])
     if "constraint" in fields:

@@ -22,10 +22,12 @@ class TextStream:
         stops: Sequence[str],
         min_tokens: int,
         stop_ids: Collection[int] = (),
+        eos_ids: Collection[int] | None = None,
     ) -> None:
         self.tokens = tokens
         self._handshake = handshake
-        self._eos_ids: frozenset[int] | None = None
+        self._own_eos_ids = eos_ids
+        self._eos_ids: Collection[int] | None = eos_ids
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
         self._stop_ids = stop_ids
@@ -48,7 +50,8 @@ class TextStream:
         async for token in self.tokens:
             if self._decoder is None:
                 self._decoder = TextDecoder((await self._handshake.tokenizer()).decode, self.tokens.prompt)
-                self._eos_ids = (await self._handshake.server()).eos_ids
+                if self._own_eos_ids is None:
+                    self._eos_ids = (await self._handshake.server()).eos_ids
             if piece := self._push(self._decoder, token):
                 return piece
         if self._decoder is not None and (rest := self._shown(self._decoder.flush()) + self._stops.flush()):

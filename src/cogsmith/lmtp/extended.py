@@ -65,6 +65,11 @@ Options = Annotated[
 LogprobIds = Annotated[TokenIds, Meta(max_length=1024, description="a list of at most 1024 token ids")]
 """Ids whose log-probabilities come with every token, likely or not."""
 
+EosIds = Annotated[
+    Annotated[TokenIds, Meta(max_length=64)] | None, Meta(description="a list of at most 64 token ids, or null")
+]
+"""Ids that end a text."""
+
 ExtendedFinishReason = Annotated[
     Literal["stop", "length", "stop_sequence"] | None,
     Meta(description='null, "stop", "length" or "stop_sequence"'),
@@ -113,6 +118,8 @@ class ExtendedGenerate(Generate, frozen=True, kw_only=True):
     """A branch ends with the token that completes one of these in its continuation; that token is still sent."""
     min_tokens: Count = 0
     """Before so many tokens, no end token is sampled and no `stop` counts."""
+    eos_ids: EosIds = None
+    """The end tokens, in place of the model's own; none with an empty list."""
     seed: Seed | None = None
     """Makes the draws repeatable; branch i draws with `seed + i`."""
     n: Annotated[int, Meta(ge=1, le=128, description="a whole number from 1 to 128")] = 1

@@ -16,7 +16,7 @@ from cogsmith.predictor.tokenizer import tokenizer_files
 
 _FEATURES_OF_VECTORS = ("cancel", "deadline_ms", "embed", "tokenizer")
 _FEATURES = (
-    *("allow", "cancel", "constraint", "deadline_ms", "define", "logprob_ids", "min_tokens"),
+    *("allow", "cancel", "constraint", "deadline_ms", "define", "eos_ids", "logprob_ids", "min_tokens"),
     *("n", "options", "seed", "stop", "tokenizer", "usage"),
 )
 

@@ -58,6 +58,7 @@ def branch_requests(operation: lmtp.ExtendedGenerate | lmtp.ExtendedScore, bitse
             operation.min_tokens,
             operation.logprob_ids,
             constraint,
+            None if operation.eos_ids is None else frozenset(operation.eos_ids),
         )
         for index in range(operation.n)
     ]
