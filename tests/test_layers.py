@@ -32,7 +32,7 @@ MAY_IMPORT = {
     # One function for any model: a connection, or a folder that is built on first use.
     "ask": {"client", "gateway", "sources"},
     # An export compares its graph with the engine's model, on the packager's machine.
-    "export": GROUND | {"sources", "workdir", "engine"},
+    "export": GROUND | {"config", "sources", "workdir", "engine", "cache"},
     # `inspect` builds the engine's model without its weights, on this machine.
     "cli": GROUND
     | {"config", "sources", "workdir", "client", "gateway", "lmtp", "engine", "prompts", "export", "cache"},

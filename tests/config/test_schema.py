@@ -39,6 +39,7 @@ llama_config = ["a.json", "b.json"]
 source_cache = "downloads"
 prompt = {template = "alpaca", system = "Be brief.", stop = ["x"], truncate = true}
 output = {uri = "oci://bucket@space/merged", format = "bin", force = true}
+export.onnx = {dynamic = true, batch_size = 2, max_seq_len = 8, opset = 20, verify = false, output_folder = "s3://b/x"}
 code = {path = "mine", files = "a.py", model_type = "mine", config = "a.Config", model = "a.Model"}
 [models.llama-3-1-8b--4bit]
 huggingface.repo = "meta-llama/Llama-3.1-8B-Instruct"
@@ -127,6 +128,8 @@ def test_every_key_of_a_model_has_its_row():
         *["allow_pickle", "config", *limits, *cog],
         *["code.path", "code.files", "code.model_type", "code.config", "code.model"],
         *["prompt.template", "prompt.system", "prompt.stop", "prompt.truncate"],
-        *["output.uri", "output.format", "output.force", "prepack", "requirements", "task"],
+        *["output.uri", "output.format", "output.force", "export.onnx"],
+        *["export.onnx.output_folder", "export.onnx.dynamic", "export.onnx.batch_size", "export.onnx.max_seq_len"],
+        *["export.onnx.opset", "export.onnx.verify", "export.onnx.force", "prepack", "requirements", "task"],
         *["image_transform", "engine", "vllm"],
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,9 @@ from cogsmith.cli.console import ConsoleReporter, format_bytes, out
 from cogsmith.cli.demo import run_demo
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import shown
-from cogsmith.workdir.build import Built, build, preview
+from cogsmith.export import at_build
+from cogsmith.export.onnx import Exported
+from cogsmith.workdir.build import Built, build, preview, select
 from cogsmith.workdir.plan import Plan
 
 # Wider than any table.
@@ -45,11 +48,14 @@ def command(
     if plan:
         _print_plans(with_extras(lambda: preview(project, chosen)), as_json=as_json)
         return
+    models = select(project, chosen)
+    with_extras(lambda: at_build.require_possible(models))
     built = with_extras(lambda: build(project, chosen, frozen=frozen, reporter=ConsoleReporter()))
     for item in built:
         if item.plan.state != "unchanged":
             module_tree.write(item.folder)
-    _print_built(built, as_json=as_json)
+    made = [at_build.make(item.plan.model, item.folder, ConsoleReporter()) for item in built]
+    _print_built(built, made, as_json=as_json)
 
 
 def _print_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
@@ -99,14 +105,18 @@ def _plan_facts(plan: Plan) -> dict[str, object]:
     }
 
 
-def _print_built(built: Sequence[Built], *, as_json: bool) -> None:
+def _print_built(built: Sequence[Built], made: Sequence[Exported | None], *, as_json: bool) -> None:
     if as_json:
-        out.print_json(json.dumps([{"folder": str(item.folder), **_plan_facts(item.plan)} for item in built]))
+        exports = [{"onnx": asdict(exported)} if exported else {} for exported in made]
+        facts = [{"folder": str(item.folder), **_plan_facts(item.plan)} for item in built]
+        out.print_json(json.dumps([fact | onnx for fact, onnx in zip(facts, exports, strict=True)]))
         return
-    for item in built:
+    for item, exported in zip(built, made, strict=True):
         out.print(f"{shown(item.folder)}  {_done(item)}", markup=False)
         if item.delivered:
             out.print(f"{item.delivered.place}  put there too", markup=False)
+        if exported:
+            out.print(f"{exported.place}  {exported.summary()}", markup=False)
 
 
 def _done(item: Built) -> str:

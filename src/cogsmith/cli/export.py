@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from cogsmith import config
 from cogsmith.cli.console import ConsoleReporter, format_bytes, out
 from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import model_folder, output_place
-from cogsmith.export.onnx import Exported, Shape, export
+from cogsmith.config.model import OnnxSettings
+from cogsmith.errors import ConfigError
+from cogsmith.export.onnx import Shape, export
 
 app = typer.Typer(help="A model in other programs' formats.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,23 +34,27 @@ def onnx(
         ),
     ],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--output", "--output_folder", help="The folder to write, or an address in a store: s3://BUCKET/PATH."
+            "--output",
+            "--output_folder",
+            help="The folder to write, or an address in a store: s3://BUCKET/PATH. Left out, as export.onnx says.",
         ),
-    ],
+    ] = None,
     verify: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--verify/--no-verify",
             "--verify_export/--no-verify_export",
-            help="Compare the file, run in onnxruntime, with the model.",
+            help="Compare the file, run in onnxruntime, with the model. By default it is.",
         ),
-    ] = True,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Take any number of rows, and lengths up to N.")] = False,
+    ] = None,
+    dynamic: Annotated[
+        bool | None, typer.Option("--dynamic/--fixed", help="Take any number of rows, and lengths up to N.")
+    ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "--export_batch_size", help="Rows of the graph.", min=1)
-    ] = 8,
+        int | None, typer.Option("--batch-size", "--export_batch_size", help="Rows of the graph; 8.", min=1)
+    ] = None,
     max_seq_len: Annotated[
         int | None,
         typer.Option(
@@ -59,25 +67,46 @@ def onnx(
 ) -> None:
     """Write a model as ONNX: input_ids and attention_mask to logits, in float32, the weights in a file beside it.
 
-    A graph that does not compute what the model does is an error, and nothing is written.
+    A graph that does not compute what the model does is an error, and nothing is written. What is left out is as
+    export.onnx says in the model's section of config.toml, where there is one.
     """
-    place = output_place(output)
-    shape = Shape(batch=batch_size, length=max_seq_len, dynamic=dynamic)
+    said = _configured(name)
+    if output is None and said is None:
+        raise typer.BadParameter(f"give --output DIR: config.toml says no export.onnx of {name!r}")
+    place = output_place(output) if output is not None else said.output if said else ""
+    said = said or OnnxSettings(place)
+    given: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_seq_len": max_seq_len,
+        "dynamic": dynamic,
+        "opset": opset,
+        "verify": verify,
+    }
+    chosen = replace(said, **{key: value for key, value in given.items() if value is not None})
+    shape = Shape(batch=chosen.batch_size, length=chosen.max_seq_len, dynamic=chosen.dynamic)
+    force = force or (output is None and chosen.force)
     reporter = ConsoleReporter()
     exported = with_extras(
-        lambda: export(model_folder(name), place, shape, opset=opset, verify=verify, force=force, reporter=reporter)
+        lambda: export(
+            *(model_folder(name), place, shape),
+            opset=chosen.opset,
+            verify=chosen.verify,
+            force=force,
+            reporter=reporter,
+        )
     )
     if as_json:
         out.print_json(json.dumps(asdict(exported)))
         return
     for path, size in exported.files.items():
         out.print(f"{exported.place.rstrip('/')}/{path}  {format_bytes(size)}", markup=False)
-    out.print(_summary(exported), markup=False)
+    out.print(exported.summary(), markup=False)
 
 
-def _summary(exported: Exported) -> str:
-    rows, tokens = str(exported.batch), str(exported.length)
-    taken = f"any rows x up to {tokens} tokens" if exported.dynamic else f"{rows} rows x {tokens} tokens"
-    difference = exported.largest_difference
-    compared = "not compared" if difference is None else f"largest difference from the model {difference:.3g}"
-    return f"n_params={exported.n_params}, {taken}, opset {exported.opset}, {compared}"
+def _configured(name: str) -> OnnxSettings | None:
+    """Return what config.toml says of the export of the model called `name`; None where it does not, or is none."""
+    try:
+        models = config.load(Path("config.toml"), allow_placeholder=True).models
+    except ConfigError:
+        return None
+    return models[name].onnx if name in models else None

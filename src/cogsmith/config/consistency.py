@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cogsmith import quant
-from cogsmith.config import arguments, engines, images, prompting, tasks, weights
+from cogsmith.config import arguments, engines, exporting, images, prompting, tasks, weights
 from cogsmith.config.document import Section
 from cogsmith.config.findings import Finding
 from cogsmith.config.model import CogSettings
@@ -26,6 +26,7 @@ def check(section: Section, root: Path) -> Iterator[Finding]:
     yield from images.check(section)
     yield from prompting.check(section, root)
     yield from tasks.check(section)
+    yield from exporting.check(section, root)
     yield from _python(section)
     yield from _limits(section)
 

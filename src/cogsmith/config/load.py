@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cogsmith import quant
-from cogsmith.config import prompting, uri
+from cogsmith.config import exporting, prompting, uri
 from cogsmith.config.document import Document, Section, parse
 from cogsmith.config.model import EXAMPLE, MAX_SEQ_LEN, CodeSettings, CogSettings, Model, OutputSettings, Project
 from cogsmith.config.raw import RawConfig, RawModel
@@ -87,6 +87,7 @@ def _model(section: Section, root: Path) -> Model:
         code=_code(raw.code, root),
         prompt=prompting.complete(raw.prompt, root, cuts=MAX_SEQ_LEN in raw.config),
         output=_output(raw.output, root),
+        onnx=exporting.complete(section, raw.export.onnx, root),
     )
 
 

@@ -70,6 +70,19 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OnnxSettings:
+    """The model as ONNX, put at the canonical URI `output` of a folder: see `export.onnx.Shape` for the rest."""
+
+    output: str
+    dynamic: bool = False
+    batch_size: int = 8
+    max_seq_len: int | None = None
+    opset: int | None = None
+    verify: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One `[models.NAME]` section, complete.
 
@@ -107,6 +120,7 @@ class Model:
     code: CodeSettings | None = None
     prompt: Prompt = field(default_factory=Prompt)
     output: OutputSettings | None = None
+    onnx: OnnxSettings | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:

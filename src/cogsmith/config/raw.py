@@ -15,6 +15,7 @@ from cogsmith.config.model import EngineName, Format, Precision, Task
 from cogsmith.config.tables import (
     RawCode,
     RawCog,
+    RawExport,
     RawHuggingFace,
     RawLimits,
     RawOutput,
@@ -98,6 +99,7 @@ class RawModel(Table):
         default_factory=RawPrompt, description="How texts become prompts, where a request does not say."
     )
     output: RawOutput = Field(default_factory=RawOutput, description="Where the finished folder is put too.")
+    export: RawExport = Field(default_factory=RawExport, description="The model in other programs' formats.")
     prepack: bool | None = Field(
         default=None,
         description="On a CPU: whether weights are laid out for oneDNN, which makes steps of few tokens 1.2 to 1.6 "

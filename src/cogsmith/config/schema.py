@@ -68,7 +68,11 @@ def _table(table: dict[str, Any], whole: dict[str, Any]) -> str:
 def _fields(table: dict[str, Any], whole: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each key with its schema; a table of known keys gives way to these, dotted."""
     for key, field in table["properties"].items():
-        kind = field.get("$ref", "").rpartition("/")[2]
+        # A table that may be no more than true or false.
+        flag, *tables = field.get("anyOf", [field])
+        if tables:
+            yield prefix + key, {**flag, "description": field["description"]}
+        kind = (tables[0] if tables else flag).get("$ref", "").rpartition("/")[2]
         if kind and kind != "RawModel":
             yield from _fields(whole["$defs"][kind], whole, f"{prefix}{key}.")
         else:
@@ -87,6 +91,8 @@ def _type(field: dict[str, Any]) -> str:
             return f"list of {_type(items)}"
         case {"type": kind, "exclusiveMinimum": bound}:
             return f"{_TYPES[kind]} above {bound}"
+        case {"type": kind, "minimum": least, "maximum": most} if kind != "number":
+            return f"{_TYPES[kind]} from {least} to {most}"
         case {"type": kind}:
             return _TYPES[kind]
         case _:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,13 +18,14 @@ from pydantic import (
 )
 
 from cogsmith.config import rules, uri
-from cogsmith.config.model import CogSettings, WeightsFile
+from cogsmith.config.model import CogSettings, OnnxSettings, WeightsFile
 from cogsmith.manifest import Limits
 from cogsmith.prompts import templates
 from cogsmith.quant import When
 
 _LIMITS = Limits()
 _COG = CogSettings()
+_ONNX = OnnxSettings("")
 
 TEXT, LIST = "<text>", "<list>"
 """What pydantic calls the two forms of a key that takes a text or a list of them; no key can be called so."""
@@ -241,3 +243,40 @@ class RawOutput(Table):
         default="safetensors", description="What the weights are saved as there; `bin` is `pytorch_model.bin`."
     )
     force: bool = Field(default=False, description="Whether what lies there already may be replaced.")
+
+
+class RawOnnx(Table):
+    """What `cogsmith export onnx` is told."""
+
+    output_folder: Annotated[str, AfterValidator(_output)] | None = Field(
+        default=None,
+        description="Where `model.onnx` is put: a folder, or an address as `output.uri` takes it. "
+        "Left out: `onnx/NAME`, beside config.toml.",
+    )
+    dynamic: bool = Field(
+        default=_ONNX.dynamic,
+        description="Whether the graph takes any number of rows, and lengths up to `max_seq_len`.",
+    )
+    batch_size: PositiveInt = Field(default=_ONNX.batch_size, description="Rows of the graph.")
+    max_seq_len: PositiveInt | None = Field(
+        default=_ONNX.max_seq_len, description="Tokens of a row. Left out: the longest text that config.json names."
+    )
+    opset: int | None = Field(default=_ONNX.opset, ge=18, le=23, description="The version of ONNX's operators.")
+    verify: bool = Field(
+        default=_ONNX.verify, description="Whether the file, run in onnxruntime, is compared with the model."
+    )
+    force: bool = Field(default=_ONNX.force, description="Whether what lies there already may be replaced.")
+
+
+def _as_table(value: object) -> object:
+    return {} if isinstance(value, bool) else value
+
+
+class RawExport(Table):
+    """The model in other programs' formats."""
+
+    onnx: Annotated[RawOnnx, BeforeValidator(_as_table, json_schema_input_type=bool | RawOnnx)] = Field(
+        default_factory=RawOnnx,
+        description="Whether a build writes the model as ONNX too, as `cogsmith export onnx` does; the keys below it "
+        "say yes, and are that command's defaults.",
+    )

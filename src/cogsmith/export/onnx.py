@@ -44,6 +44,21 @@ class Exported:
     n_params: int
     largest_difference: float | None
 
+    def summary(self) -> str:
+        """Return what it takes and how close it is, for a person."""
+        taken = (
+            f"any rows x up to {self.length} tokens" if self.dynamic else f"{self.batch} rows x {self.length} tokens"
+        )
+        difference = self.largest_difference
+        compared = "not compared" if difference is None else f"largest difference from the model {difference:.3g}"
+        return f"n_params={self.n_params}, {taken}, opset {self.opset}, {compared}"
+
+
+def require_packages() -> None:
+    """Raise MissingExtra where something is not installed that an export takes."""
+    if not all(importlib.util.find_spec(package) for package in _PACKAGES):
+        raise MissingExtra("engine,onnx", "Exporting to ONNX")
+
 
 def export(
     folder: Path,
@@ -62,8 +77,7 @@ def export(
     something is at `place` already, unless `force`; ConversionError where the exporter fails, or the graph computes
     something else; MissingExtra; and what a store raises.
     """
-    if not all(importlib.util.find_spec(package) for package in _PACKAGES):
-        raise MissingExtra("engine,onnx", "Exporting to ONNX")
+    require_packages()
     from cogsmith.export import agreement, graph, room, subject
 
     shape = shape or Shape()

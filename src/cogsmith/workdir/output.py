@@ -137,9 +137,12 @@ def _is_delivered(settings: OutputSettings, files: Sequence[LockedFile], cache: 
         return False
     if note.checkpoint != _identity(files):
         return False
-    place = settings.uri
-    there = _sizes(_folder(place)) if place.startswith(_LOCAL) else stored_sizes(place)
-    return note.files.items() <= there.items()
+    return note.files.items() <= sizes_at(settings.uri).items()
+
+
+def sizes_at(place: str) -> dict[str, int]:
+    """Return what lies at the canonical URI `place`: bytes by relative path. Raises SourceError as a store does."""
+    return _sizes(_folder(place)) if place.startswith(_LOCAL) else dict(stored_sizes(place))
 
 
 def _identity(files: Sequence[LockedFile]) -> str:
