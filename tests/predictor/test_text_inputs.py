@@ -253,3 +253,24 @@ def test_contradictions_are_refused(pieces, inputs, named):
     with pytest.raises(RequestError) as refused:
         pieces(**inputs)
     assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1.0},
+        {"temperature": 1.0, "top_k": 50},
+        {"temperature": 0.7, "top_p": 0.75},
+        {"temperature": 3.0, "top_k": 100, "top_p": 0.9, "repetition_penalty": 1.2},
+        {"temperature": 4.0, "top_p": 0.999},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", [0, 42, 2**31])
+def test_a_seed_draws_what_transformers_does_with_it(text, model, tokenizer, settings, seed):
+    ids = tokenizer.encode(TEXT)
+    torch.manual_seed(seed)
+    sampled = {"do_sample": True, "top_k": 0, "top_p": 1.0, "eos_token_id": tokenizer.eos_token_id, **settings}
+    expected = tokenizer.decode(plain(model, tokenizer, ids, **sampled)[len(ids) :], skip_special_tokens=True)
+    assert text(prompt=TEXT, seed=seed, **settings) == expected
+    assert json.loads(text(prompts=[TEXT, "x"], seed=seed, **settings))[0] == expected

@@ -36,15 +36,17 @@ class Draw:
     limit: int | None
     top_p: float
     uniform: float
+    noise: torch.Tensor | None = None
+    """Exponential numbers, one for each id of the head: the id whose probability is largest by its number is drawn."""
 
     @classmethod
-    def of(cls, sampling: Sampling, vocab_size: int, uniform: float) -> Draw:
+    def of(cls, sampling: Sampling, vocab_size: int, uniform: float, noise: torch.Tensor | None = None) -> Draw:
         """Return how a request's settings draw from so many ids."""
         if sampling.temperature <= 0:
             return cls(0.0, 1, 1.0, 0.0)
         temperature = min(max(sampling.temperature, _COLDEST), _HOTTEST)
         limit = sampling.top_k if 0 < sampling.top_k < vocab_size else None
-        return cls(temperature, limit, sampling.top_p, uniform)
+        return cls(temperature, limit, sampling.top_p, uniform, noise)
 
     @property
     def is_free(self) -> bool:
@@ -71,11 +73,16 @@ def choose(
     """
     tokens = ranked.ids[:, :1].clone()
     settled = torch.ones_like(tokens, dtype=torch.bool)
-    if free := [i for i, draw in enumerate(draws) if draw.is_free]:
+    if raced := [i for i, draw in enumerate(draws) if draw.noise is not None]:
+        for i in raced:
+            one = slice(i, i + 1)
+            some = Ranked(ranked.scores[one], ranked.ids[one])
+            tokens[one], settled[one] = _race(scores[one], some, draws[i], vocab_size)
+    if free := [i for i, draw in enumerate(draws) if draw.is_free and draw.noise is None]:
         rows = _rows(free, scores)
         temperature, uniform, _, _ = _columns([draws[i] for i in free], vocab_size, scores.device)
         tokens[rows] = _anywhere(_probabilities(scores[rows], ranked.scores[rows, :1], temperature), uniform)
-    if cut := [i for i, draw in enumerate(draws) if draw.is_cut]:
+    if cut := [i for i, draw in enumerate(draws) if draw.is_cut and draw.noise is None]:
         rows = _rows(cut, scores)
         some = Ranked(ranked.scores[rows], ranked.ids[rows])
         tokens[rows], settled[rows] = _among_likeliest(scores[rows], some, [draws[i] for i in cut], vocab_size)
@@ -101,9 +108,34 @@ def _probabilities(scores: torch.Tensor, best: torch.Tensor, temperature: torch.
     return torch.softmax((scores - best).div_(temperature.float()), dim=-1)
 
 
+def _race(
+    scores: torch.Tensor, ranked: Ranked, draw: Draw, vocab_size: int
+) -> tuple[torch.Tensor | int, torch.Tensor | bool]:
+    """Draw for one row as `torch.multinomial` does: the largest of the probabilities by their exponential numbers."""
+    if draw.noise is None:
+        raise TypeError("only draws with noise are raced")
+    noise = draw.noise.double().log()[None]
+    if draw.is_free:
+        return ((scores[:, : noise.shape[1]].double() / draw.temperature) - noise).argmax(-1, keepdim=True), True
+    cumulative, limit, mass, _ = _prefixes(scores, ranked, [draw], vocab_size)
+    count, ends_here = _nucleus_size(cumulative, limit, mass)
+    reached = ranked.scores.double() / draw.temperature - noise.gather(-1, ranked.ids)
+    reached[:, int(count) :] = -math.inf
+    return ranked.ids.gather(-1, reached.argmax(-1, keepdim=True)), ends_here
+
+
 def _among_likeliest(
     scores: torch.Tensor, ranked: Ranked, draws: Sequence[Draw], vocab_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    cumulative, limit, mass, uniform = _prefixes(scores, ranked, draws, vocab_size)
+    place, settled = _nucleus_place(cumulative, limit, mass, uniform)
+    return ranked.ids.gather(-1, place), settled
+
+
+def _prefixes(
+    scores: torch.Tensor, ranked: Ranked, draws: Sequence[Draw], vocab_size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The ranked ids' cumulative weights, how many ids and what weight may be drawn from, and the rows' uniforms."""
     temperature, uniform, limit, top_p = _columns(draws, vocab_size, scores.device)
     best = ranked.scores[:, :1]
     cumulative = ((ranked.scores.double() - best) / temperature).exp_().cumsum(-1)
@@ -112,8 +144,18 @@ def _among_likeliest(
         rows = _rows(nuclei, scores)
         # The likeliest id has weight 1 here.
         whole[rows] = 1 / _probabilities(scores[rows], best[rows], temperature[rows]).amax(-1, keepdim=True).double()
-    place, settled = _nucleus_place(cumulative, limit, top_p * whole, uniform)
-    return ranked.ids.gather(-1, place), settled
+    return cumulative, limit, top_p * whole, uniform
+
+
+def _nucleus_size(
+    cumulative: torch.Tensor, limit: torch.Tensor, mass: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how many places the smallest prefix has whose sum reaches `mass`, and whether it ends here."""
+    width = cumulative.shape[1]
+    before = pad(cumulative[:, :-1], (1, 0))
+    kept = (before < mass) & (torch.arange(width, device=cumulative.device) < limit)
+    count = kept.sum(-1, keepdim=True).clamp_(min=1)
+    return count, (count < width) | (limit <= width)
 
 
 def _nucleus_place(
@@ -123,12 +165,9 @@ def _nucleus_place(
 
     The prefix holds the first place at least, and at most `limit`. Returns the place drawn, and whether it is settled.
     """
-    width = cumulative.shape[1]
+    count, ends_here = _nucleus_size(cumulative, limit, mass)
     before = pad(cumulative[:, :-1], (1, 0))
-    kept = (before < mass) & (torch.arange(width, device=cumulative.device) < limit)
-    count = kept.sum(-1, keepdim=True).clamp_(min=1)
     total = cumulative.gather(-1, count - 1)
-    ends_here = (count < width) | (limit <= width)
     # A prefix that ends later weighs at least `mass`, and more by less than the last weight here. Where both lead to
     # the same place, its end need not be known.
     most = torch.where(ends_here, total, mass + (cumulative - before)[:, -1:])

@@ -17,6 +17,9 @@ class Sampling:
     `repetition_penalty` divides positive and multiplies negative logits of every id in prompt and continuation
     (Keskar et al. 2019, as in transformers); `presence_penalty` and `frequency_penalty` are subtracted once, and
     once per occurrence, for ids of the continuation (as in OpenAI's API). `seed` None draws one.
+
+    With `as_torch` a seeded stream draws as transformers' `generate` does for it alone after `torch.manual_seed(seed)`:
+    a number for each id of the head and token, which takes longer. For the default engine.
     """
 
     temperature: float = 0.0
@@ -26,6 +29,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
+    as_torch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def sample(logits: torch.Tensor, sequences: Sequence[TokenSequence], vocab_size:
     _mask(scores[:, : logits.shape[1]], rows)
     logprobs = torch.log_softmax(scores, dim=-1)
     scores[:, vocab_size:] = -math.inf
-    draws = [_draw(row, vocab_size) for row in rows]
+    draws = [_draw(row, vocab_size, logits) for row in rows]
     wanted = [Wanted(row.request.top_logprobs, row.request.logprob_ids, row.rules.logprob_ids) for row in rows]
     num_ranked = max(draw.num_ranked(vocab_size) for draw in draws)
     return _answers(scores, logprobs, draws, wanted, vocab_size, num_ranked)
@@ -123,10 +123,20 @@ def _mask(scores: torch.Tensor, rows: Sequence[_Row]) -> None:
     exclude(scores, bitsets)
 
 
-def _draw(row: _Row, vocab_size: int) -> Draw:
+def _draw(row: _Row, vocab_size: int, logits: torch.Tensor) -> Draw:
     # One number per token from the stream's own generator, and none where nothing is drawn.
     sampling = row.request.sampling
+    if sampling.as_torch and sampling.seed is not None and sampling.temperature > 0:
+        return Draw.of(sampling, vocab_size, 0.0, _noise(row.sequence, sampling.seed, logits))
     return Draw.of(sampling, vocab_size, row.sequence.random() if sampling.temperature > 0 else 0.0)
+
+
+def _noise(sequence: TokenSequence, seed: int, logits: torch.Tensor) -> torch.Tensor:
+    """Draw what `torch.multinomial` does for a row as wide as the head: exponential numbers, float32 `[head_size]`."""
+    if sequence.generator is None:
+        sequence.generator = torch.Generator(logits.device).manual_seed(seed)
+    numbers = torch.empty(logits.shape[1], dtype=torch.float32, device=logits.device)
+    return numbers.exponential_(generator=sequence.generator)
 
 
 def _answers(

@@ -62,6 +62,8 @@ class Sequence:
     donor: Donor | None = None
     generated: Counter[int] = field(default_factory=Counter)
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+    generator: Any = None
+    """torch's, of a stream that draws as torch does; the sampler makes it with the first draw."""
     cancelled: bool = False
 
     @classmethod

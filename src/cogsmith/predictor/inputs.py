@@ -130,7 +130,8 @@ def from_run(
         sampling["temperature"] = 1.0
     return TextInputs(
         max_new_tokens=_one_length(max_new_tokens, max_tokens, max_gen_len),
-        sampling=Sampling(seed=seed if seed >= 0 else None, **sampling),
+        # A person's seed is to give what transformers does with it.
+        sampling=Sampling(seed=seed if seed >= 0 else None, as_torch=seed >= 0, **sampling),
         constraint=constraint_of(regex, json_schema, grammar, choices),
         **inputs,
     )

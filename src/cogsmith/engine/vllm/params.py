@@ -27,10 +27,12 @@ class Piece:
 
 
 def seeded(request: GenerateRequest) -> GenerateRequest:
-    """Give a request without a seed one: with tensor parallelism several processes draw, and must draw the same."""
-    if request.sampling.seed is not None:
-        return request
-    return replace(request, sampling=replace(request.sampling, seed=random.getrandbits(63)))
+    """Give a request without a seed one: with tensor parallelism several processes draw, and must draw the same.
+
+    vLLM may draw a token anew, for which torch's generators are not made.
+    """
+    seed = random.getrandbits(63) if request.sampling.seed is None else request.sampling.seed
+    return replace(request, sampling=replace(request.sampling, seed=seed, as_torch=False))
 
 
 def whole(request: GenerateRequest, info: EngineInfo) -> Piece:
