@@ -55,9 +55,11 @@ def test_names_are_served_as_they_are(served):
 
 
 @pytest.mark.parametrize("dash", ["-", "_"])
-def test_the_options_of_the_original_demos_are_taken(served, dash):
-    given = ["--pretrained-path", "base", "--pretrained-path", "delta", "--llama-type", "llama"]
-    given += ["--llama-config", "a.json", "--llama-config", "b.json", "--tokenizer-path", "t.model", "--quant"]
+@pytest.mark.parametrize("again", [True, False], ids=["each named", "one after another"])
+def test_the_options_of_the_original_demos_are_taken(served, dash, again):
+    given = ["--pretrained-path", "base", *["--pretrained-path"] * again, "delta", "--llama-type", "llama"]
+    given += ["--llama-config", "a.json", *["--llama-config"] * again, "b.json"]
+    given += ["--tokenizer-path", "t.model", "--quant"]
     spelled = [re.sub(r"(?<=\w)-", dash, word) if word.startswith("--") else word for word in given]
     assert demo(*spelled).exit_code == 0
     ((names, overrides, _),) = served

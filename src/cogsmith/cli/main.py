@@ -39,7 +39,7 @@ _UNKNOWN_TOO = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("build")(build.command)
 app.command("check")(check.command)
 app.command("serve", context_settings={"ignore_unknown_options": True})(serve.command)
-app.command("demo")(page.command)
+app.command("demo", cls=ManyValuesCommand)(page.command)
 app.command("predict")(predict.command)
 app.command("generate", cls=ManyValuesCommand, context_settings=_UNKNOWN_TOO)(generate.command)
 app.command("score", cls=ManyValuesCommand)(score.command)
