@@ -13,6 +13,7 @@ from cogsmith import config
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import ClientError
 from cogsmith.gateway import cog_process
+from cogsmith.prompts import templates
 from cogsmith.sources.silent import Silent
 from cogsmith.workdir.build import build
 
@@ -84,6 +85,19 @@ def test_every_kind_of_input_passes_the_runtime(served, ask):
     lines = [json.loads(line) for line in ask(**inputs, stream="cumulative").splitlines()]
     assert lines[-1] == {"text": plain, "end_of_content": True}
     assert ask(**inputs, choices=["yes", "no"]) in ("yes", "no")
+    assert ask(**inputs, pad_token_id=3, use_cache=False, max_gen_len=5) == ask(**inputs, max_new_tokens=5)
+    chat = templates.find("default").render([{"role": "user", "content": "Do X."}])
+    assert ask(qas='[["Do X.", null]]', template="default", stop=[]) == greedy(model, chat)
+
+
+@torch.no_grad()
+def test_a_seed_is_transformers_own(served, ask):
+    model, _ = served
+    ids = torch.tensor([byte_tokenizer()("Do X.").input_ids])
+    torch.manual_seed(42)
+    settings = {"max_new_tokens": NEW, "do_sample": True, "temperature": 1.0, "top_k": 50, "pad_token_id": 0}
+    expected = byte_tokenizer().decode(model.generate(ids, **settings)[0, ids.shape[1] :])
+    assert ask(prompt="Do X.", template="none", temperature=1.0, top_k=50, seed=42, stop=[]) == expected
 
 
 def file_of(data_uri):
