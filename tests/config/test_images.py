@@ -21,7 +21,7 @@ def test_it_arrives_in_the_work_directory(write):
 def test_a_model_of_texts_has_nothing_of_it(write):
     project = load(write("[models.m]\nsource = 'hf:a/b'\n"))
     model = project.models["m"]
-    assert b"cog.Path" not in render.render(model, "hf:a/b@c", project)["predict.py"].content
+    assert b"image:" not in render.render(model, "hf:a/b@c", project)["predict.py"].content
     assert not any(line.startswith("pillow") for line in pins.requirements(model))
 
 
