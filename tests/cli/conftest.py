@@ -48,18 +48,21 @@ class Project:
 
 
 @pytest.fixture
-def project(project_with_engine, tmp_path):
-    """A project whose one model, `tiny`, is a checkpoint folder beside its config.
-
-    Without the engine's packages, as after `./build`: what only packages models must not need them.
-    """
+def bare_project(project_with_engine, tmp_path):
+    """A project without the engine's packages, as after `./build`: what only packages models must not need them."""
     project_with_engine.environment["PYTHONPATH"] = hide(("torch", "transformers"), tmp_path / "hidden")
     return project_with_engine
 
 
 @pytest.fixture
+def project(project_with_engine):
+    """A project whose one model, `tiny`, is a checkpoint folder beside its config."""
+    return project_with_engine
+
+
+@pytest.fixture
 def project_with_engine(tmp_path):
-    """The same where all packages are installed."""
+    """The same, also where a file of tests has its projects without the engine's packages."""
     root = tmp_path / "project"
     (root / "checkpoint").mkdir(parents=True)
     (root / "checkpoint" / "config.json").write_text(CONFIG_JSON)

@@ -7,6 +7,11 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
+@pytest.fixture
+def project(bare_project):
+    return bare_project
+
+
 def test_without_a_config_the_message_says_how_to_get_one(project):
     (project.root / "config.toml").unlink()
     result = project.run("build")
