@@ -255,6 +255,11 @@ def test_contradictions_are_refused(pieces, inputs, named):
     assert named in str(refused.value)
 
 
+def test_a_seed_may_be_larger_than_torchs(text):
+    largest, beyond = (text(prompt=TEXT, temperature=1.5, seed=seed) for seed in (2**64 - 1, 2**64))
+    assert beyond == text(prompt=TEXT, temperature=1.5, seed=2**64) != largest
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -14,6 +14,7 @@ from cogsmith.prompts.messages import from_questions
 
 _GENERATORS = {"": None, "greedy": False, "sample": True}
 _QAS_FIX = 'write [["Who are you?", "A model."], ["Whose?", null]]'
+_TORCH_SEEDS = 2**64
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -130,8 +131,8 @@ def from_run(
         sampling["temperature"] = 1.0
     return TextInputs(
         max_new_tokens=_one_length(max_new_tokens, max_tokens, max_gen_len),
-        # A person's seed is to give what transformers does with it.
-        sampling=Sampling(seed=seed if seed >= 0 else None, as_torch=seed >= 0, **sampling),
+        # A person's seed is to give what transformers does with it; torch takes none above these.
+        sampling=Sampling(seed=seed if seed >= 0 else None, as_torch=0 <= seed < _TORCH_SEEDS, **sampling),
         constraint=constraint_of(regex, json_schema, grammar, choices),
         **inputs,
     )
