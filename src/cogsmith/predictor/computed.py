@@ -41,6 +41,8 @@ def check_files(request: GenerateRequest, logits: LogitsWanted, info: EngineInfo
         )
     if request.cache is not None and not request.use_cache:
         raise RequestError("a cache is given, and use_cache is false", fix="leave out one of them")
+    if logits and info.engine == "vllm":
+        raise RequestError("vLLM gives out no logits", fix='package the model with engine = "transformers"')
     if keeps_cache and not info.details.get("caches"):
         raise RequestError("this model gives out no cache", fix="leave out return_cache")
     if logits == "all" and request.media is not None:
