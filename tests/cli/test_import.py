@@ -103,7 +103,7 @@ def test_to_a_store_and_back(project, tiny, s3):
     assert content(project.root / "back") == content(project.root / "tiny")
     kept = {path.name for path in (project.root / "downloads").rglob("[!.]*") if path.is_file()}
     assert kept == content(project.root / "tiny").keys()
-    s3.log.clear()
+    s3.forget()
     succeeds(project, "import", f"s3://{s3.bucket}/models/tiny", "again", "--source-cache", "downloads")
     assert s3.object_gets() == []
     assert same_weights(project.root / "again", tiny)
@@ -212,7 +212,7 @@ def test_a_build_also_puts_its_folder_elsewhere_once(project, tiny, s3):
     assert f"s3://{s3.bucket}/out  put there too" in succeeds(project, "build")
     expected = {f"out/{path}": data for path, data in content(project.root / "work/tiny/checkpoints").items()}
     assert stored(s3, "") == expected
-    s3.log.clear()
+    s3.forget()
     assert "put there too" not in succeeds(project, "build")
     assert {request.method for request in s3.log} <= {"GET", "HEAD"}
     assert s3.object_gets() == []

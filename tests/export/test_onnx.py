@@ -251,7 +251,7 @@ def test_a_store_gets_the_weights_first_and_what_came_back_runs(llama, tmp_path,
     torch.testing.assert_close(run(tmp_path / "back", ids, mask), truth(llama, ids, mask), rtol=1e-4, atol=1e-4)
     put = [request.path.rpartition("/")[2] for request in s3.log if request.method == "PUT"]
     assert put == ["model.onnx.data", "model.onnx"]
-    s3.log.clear()
+    s3.forget()
     with pytest.raises(UserError, match=r"is not empty: there are model\.onnx, model\.onnx\.data"):
         export(llama, uri, Shape(batch=1), reporter=Silent())
     assert not [request for request in s3.log if request.method not in ("GET", "HEAD")]
@@ -261,7 +261,7 @@ def test_an_upload_that_is_cut_leaves_no_graph_over_others_weights(s3, tmp_path,
     for name in ("model.onnx", "model.onnx.data"):
         s3.client.put_object(Bucket=s3.bucket, Key=f"there/{name}", Body=b"old")
         (tmp_path / name).write_bytes(b"new")
-    s3.log.clear()
+    s3.forget()
     upload(tmp_path, f"s3://{s3.bucket}/there", force=True, reporter=Silent())
     order = [(one.method, one.path.rpartition("/")[2]) for one in s3.log if one.method in ("PUT", "DELETE")]
     assert order == [("DELETE", "model.onnx"), ("PUT", "model.onnx.data"), ("PUT", "model.onnx")]

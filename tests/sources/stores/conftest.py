@@ -40,7 +40,7 @@ def s3(running_s3, monkeypatch):
         monkeypatch.setenv(name, value)
     running_s3.begin_bucket()
     yield running_s3
-    running_s3.intervene = lambda request: None
+    running_s3.intervene()
 
 
 @pytest.fixture

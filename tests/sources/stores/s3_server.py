@@ -1,56 +1,73 @@
-"""A real S3 server (moto's) on loopback, with a log of what was asked and a hand on what it answers."""
+"""A real S3 server (moto's) on loopback, with a log of what was asked and a hand on what it answers.
+
+It is a process of its own: what a test leaves behind in this one, such as threads and garbage whose clean-up waits for
+a connection, cannot hold it up, nor it them.
+"""
 
 from __future__ import annotations
 
-import threading
+import json
+import subprocess
+import sys
+import urllib.request
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from urllib.parse import parse_qs
+from pathlib import Path
 
 import boto3
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-FORBIDDEN = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>secret-in-the-answer</Message></Error>"
+HAND_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Request:
+    """`is_object_get` is whether it asked for an object's content, and not for a list."""
+
     method: str
     path: str
     query: str
     range: str
-
-    @property
-    def is_object_get(self):
-        """Whether it asked for an object's content, and not for a list."""
-        return self.method == "GET" and self.path.count("/") > 1 and "list-type" not in parse_qs(self.query)
+    authorization: str
+    is_object_get: bool
 
 
-class _Quiet(WSGIRequestHandler):
-    def log(self, *_):
-        pass
+@dataclass(frozen=True)
+class Rule:
+    """What to do with a request that fits: `what` is "forbid", "fail", "cut", "garble", or nothing for S3's answer.
+
+    `method` and `path` are patterns as of a shell, `range` is how the header begins. `times` is how often, or 0.
+    Before the answer the server waits, a while at most, for `after_gets` objects that were asked for and for the file
+    `after_file` (a pattern, ** for folders), and puts the object `put` (put_object's arguments).
+    """
+
+    what: str = ""
+    method: str = "*"
+    path: str = "*"
+    range: str = ""
+    object_gets: bool = False
+    times: int = 0
+    after_gets: int = 0
+    after_file: str = ""
+    put: dict | None = None
 
 
 class S3Server:
     """`log` holds the requests, and `bucket` is the test's.
 
-    `intervene(request)` may return "forbid", "fail", "cut" or "garble", or do anything.
+    `intervene(rules)` says what the server does about requests, `intervene()` that it does nothing.
     """
 
     def __init__(self):
-        self.log = []
-        self.authorizations = []
         self.bucket = ""
-        self.intervene = lambda request: None
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        script = Path(__file__).with_name("s3_process.py")
+        self._process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def close(self):
-        self._server.shutdown()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
 
     @cached_property
     def client(self):
@@ -69,29 +86,36 @@ class S3Server:
         }
 
     def begin_bucket(self):
-        """Make an empty `bucket`, and empty the log."""
+        """Make an empty `bucket`, let the server do as it does, and empty the log."""
         self.bucket = f"b-{uuid.uuid4().hex[:12]}"
         self.client.create_bucket(Bucket=self.bucket)
-        self.log.clear()
+        self.intervene()
+        self.forget()
+
+    @property
+    def log(self):
+        return [Request(**request) for request in self._hand("log")]
+
+    def forget(self):
+        """Empty the log."""
+        self._hand("forget", b"")
 
     def object_gets(self):
         return [request for request in self.log if request.is_object_get]
 
-    def _answer(self, environ, start_response):
-        request = Request(
-            environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], environ.get("HTTP_RANGE", "")
-        )
-        self.log.append(request)
-        self.authorizations.append(environ.get("HTTP_AUTHORIZATION", ""))
-        what = self.intervene(request)
-        if what == "forbid":
-            start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [b"" if request.method == "HEAD" else FORBIDDEN]
-        if what == "fail":
-            start_response("503 Slow Down", [])
-            return [b""]
-        body = b"".join(self._app(environ, start_response))
-        if what == "garble":
-            return [body[::-1]]
-        # werkzeug has sent the whole length: what is missing is a connection that breaks.
-        return [body[: len(body) // 2]] if what == "cut" else [body]
+    def intervene(self, *rules):
+        """Answer by these rules alone from now on, the first that fits."""
+        self._hand("rules", json.dumps([_sendable(rule) for rule in rules]).encode())
+
+    def rules_left(self):
+        """How many rules have not been used as often as they were to be."""
+        return len(self._hand("rules"))
+
+    def _hand(self, word, sent=None):
+        with urllib.request.urlopen(f"{self.url}/_hand/{word}", sent, HAND_SECONDS) as answer:
+            return json.load(answer)
+
+
+def _sendable(rule):
+    put = rule.put and rule.put | {"Body": rule.put["Body"].hex()}
+    return asdict(rule) | {"put": put}

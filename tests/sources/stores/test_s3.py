@@ -9,6 +9,7 @@ from cogsmith.sources.object_store import ObjectStoreLocation
 from cogsmith.sources.silent import Silent
 
 from .s3_bucket import bring, put
+from .s3_server import Rule
 
 
 def test_a_folder_is_listed_with_all_below_it_and_without_what_is_hidden(s3, tmp_path):
@@ -38,7 +39,7 @@ def test_the_second_time_no_object_is_read(s3, tmp_path):
     put(s3, **{"f/a": b"aaa", "f/latest.symlink": b"f/a"})
     first = bring(s3, "/f", tmp_path)
     assert len(s3.object_gets()) == 2
-    s3.log.clear()
+    s3.forget()
     assert bring(s3, "/f", tmp_path) == first
     assert s3.object_gets() == []
     _, files = ObjectStoreLocation(f"s3://{s3.bucket}/f", tmp_path).list()
@@ -48,7 +49,7 @@ def test_the_second_time_no_object_is_read(s3, tmp_path):
 def test_the_second_time_a_single_object_is_not_read_at_all(s3, tmp_path):
     put(s3, **{"run/ep0-ba1-rank0.pt": b"weights"})
     bring(s3, "/run/ep0-ba1-rank0.pt", tmp_path)
-    s3.log.clear()
+    s3.forget()
     assert bring(s3, "/run/ep0-ba1-rank0.pt", tmp_path) == {"ep0-ba1-rank0.pt": b"weights"}
     assert {request.method for request in s3.log} == {"HEAD"}
 
@@ -60,7 +61,7 @@ def test_other_content_of_the_same_size_is_another_revision_and_is_fetched(s3, t
     bring(s3, "/f", tmp_path)
     put(s3, **{"f/a": b"new"})
     assert ObjectStoreLocation(f"s3://{s3.bucket}/f", tmp_path).list()[0] != before
-    s3.log.clear()
+    s3.forget()
     assert bring(s3, "/f", tmp_path)["a"] == b"new"
     assert [request.path for request in s3.object_gets()] == [f"/{s3.bucket}/f/a"]
 
@@ -134,7 +135,7 @@ def test_a_missing_bucket_is_told_apart(s3, tmp_path):
 @pytest.mark.parametrize("path", ["/f", "/f/a"])
 def test_a_refusal_says_what_to_do_and_no_secret(s3, tmp_path, path):
     put(s3, **{"f/a": b"1"})
-    s3.intervene = lambda request: "forbid"
+    s3.intervene(Rule("forbid"))
     with pytest.raises(SourceError, match="access was refused") as caught:
         bring(s3, path, tmp_path)
     assert "AWS_ACCESS_KEY_ID" in caught.value.fix
@@ -144,7 +145,7 @@ def test_a_refusal_says_what_to_do_and_no_secret(s3, tmp_path, path):
 
 def test_a_refused_read_is_not_tried_again(s3, tmp_path):
     put(s3, **{"f/a": b"1"})
-    s3.intervene = lambda request: "forbid" if request.is_object_get else None
+    s3.intervene(Rule("forbid", object_gets=True))
     with pytest.raises(SourceError, match="access was refused"):
         bring(s3, "/f", tmp_path)
     assert len(s3.object_gets()) == 1

@@ -1,9 +1,9 @@
 """Transfers from a bucket that are cut, damaged or overtaken, against moto's S3 server."""
 
+import gc
 import hashlib
 import os
 import threading
-import time
 
 import pytest
 
@@ -14,6 +14,7 @@ from cogsmith.sources.silent import Silent
 from cogsmith.sources.stores import buckets
 
 from .s3_bucket import bring, put
+from .s3_server import Rule
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def small_blocks(monkeypatch):
 def test_a_transfer_that_is_cut_goes_on_in_the_next_run(s3, tmp_path, small_blocks):
     content = os.urandom(100_000)
     put(s3, big=content)
-    s3.intervene = lambda request: "fail" if request.range.startswith("bytes=50000-") else None
+    s3.intervene(Rule("fail", range="bytes=50000-"))
     with pytest.raises(SourceError, match=r"cut at byte 50000 of 100000 \(HTTP 503\)"):
         bring(s3, "/big", tmp_path)
     (partial,) = tmp_path.rglob("*.partial")
     assert partial.read_bytes() == content[:50_000]
-    s3.intervene = lambda request: None
-    s3.log.clear()
+    s3.intervene()
+    s3.forget()
     assert bring(s3, "/big", tmp_path) == {"big": content}
     assert sorted(request.range for request in s3.object_gets()) == [
         f"bytes={start}-{start + 9999}" for start in range(50_000, 100_000, 10_000)
@@ -42,21 +43,15 @@ def test_a_transfer_that_is_cut_goes_on_in_the_next_run(s3, tmp_path, small_bloc
 def test_a_connection_that_breaks_is_mended_at_once(s3, tmp_path, small_blocks):
     content = os.urandom(100_000)
     put(s3, big=content)
-    left = ["cut", "fail", "cut"]
-    s3.intervene = lambda request: left.pop() if left and request.range.startswith("bytes=30000-") else None
+    s3.intervene(*(Rule(what, range="bytes=30000-", times=1) for what in ("cut", "fail", "cut")))
     assert bring(s3, "/big", tmp_path) == {"big": content}
-    assert not left
+    assert s3.rules_left() == 0
 
 
 def test_an_object_that_changes_midway_is_an_error_and_leaves_nothing(s3, tmp_path, small_blocks):
     put(s3, big=b"o" * 100_000)
-
-    def change(request):
-        if request.range.startswith("bytes=50000-"):
-            s3.intervene = lambda request: None
-            put(s3, big=b"n" * 100_000)
-
-    s3.intervene = change
+    new = {"Bucket": s3.bucket, "Key": "big", "Body": b"n" * 100_000}
+    s3.intervene(Rule(range="bytes=50000-", times=1, put=new))
     with pytest.raises(SourceError, match="big changed while it was fetched"):
         bring(s3, "/big", tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -75,7 +70,7 @@ def test_an_object_that_becomes_shorter_is_an_error(s3, tmp_path, small_blocks):
 
 def test_damaged_bytes_are_found_by_the_md5(s3, tmp_path):
     put(s3, big=os.urandom(1000))
-    s3.intervene = lambda request: "garble" if request.is_object_get else None
+    s3.intervene(Rule("garble", object_gets=True))
     with pytest.raises(SourceError, match="big came damaged"):
         bring(s3, "/big", tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -100,25 +95,31 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(s3, tmp_path, way):
 def test_one_file_that_fails_stops_the_others_where_they_are(s3, tmp_path, small_blocks):
     content = os.urandom(3_000_000)
     put(s3, big=content, forbidden=b"x")
-
-    def forbid_once_the_other_is_on_its_way(request):
-        if request.is_object_get and "forbidden" in request.path:
-            # A request that was tried again must not wait for what has been and gone.
-            until = time.monotonic() + 20
-            while time.monotonic() < until and s3.intervene is forbid_once_the_other_is_on_its_way:
-                if list(tmp_path.rglob(".big.partial")) and len(s3.object_gets()) >= 20:
-                    break
-                time.sleep(0.01)
-            return "forbid"
-        return None
-
-    s3.intervene = forbid_once_the_other_is_on_its_way
+    s3.intervene(forbid_once_the_other_is_on_its_way(tmp_path))
     with pytest.raises(SourceError, match="access was refused"):
         bring(s3, "", tmp_path)
     (partial,) = tmp_path.rglob(".big.partial")
     assert 0 < partial.stat().st_size < len(content)
-    s3.intervene = lambda request: None
+    s3.intervene()
     assert bring(s3, "", tmp_path) == {"big": content, "forbidden": b"x"}
+
+
+def forbid_once_the_other_is_on_its_way(folder):
+    return Rule("forbid", path="*/forbidden", object_gets=True, after_gets=20, after_file=f"{folder}/**/.big.partial")
+
+
+def test_a_transfer_that_is_stopped_leaves_no_threads_to_the_garbage_collector(s3, tmp_path, small_blocks):
+    # It may run in the store's own thread, which would then wait for threads that wait for it.
+    put(s3, big=os.urandom(3_000_000), forbidden=b"x")
+    s3.intervene(forbid_once_the_other_is_on_its_way(tmp_path))
+    before = set(threading.enumerate())
+    gc.disable()
+    try:
+        with pytest.raises(SourceError, match="access was refused"):
+            bring(s3, "", tmp_path)
+        assert {thread.name for thread in set(threading.enumerate()) - before} <= {"fsspecIO"}
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_was_written_to_since_it_came_has_another_digest(s3, tmp_path):
@@ -148,8 +149,7 @@ def test_two_at_once_fetch_an_object_once(s3, tmp_path, small_blocks):
 
 def test_progress_adds_up_to_the_size_also_after_a_cut(s3, tmp_path, small_blocks):
     put(s3, big=os.urandom(100_000), b2=os.urandom(5000))
-    left = ["cut"]
-    s3.intervene = lambda request: left.pop() if left and request.range.startswith("bytes=30000-") else None
+    s3.intervene(Rule("cut", range="bytes=30000-", times=1))
     watcher = Watcher()
     location = ObjectStoreLocation(f"s3://{s3.bucket}", tmp_path)
     revision, files = location.list()

@@ -6,6 +6,8 @@ from cogsmith.errors import SourceError, UserError
 from cogsmith.sources.object_store import upload
 from cogsmith.sources.silent import Silent
 
+from .s3_server import Rule
+
 FILES = {
     "config.json": b"{}",
     "model-00001-of-00002.safetensors": b"11",
@@ -48,7 +50,7 @@ def test_all_files_arrive_weights_first_and_config_json_last(s3, folder):
 
 def test_what_is_there_is_not_touched_without_force(s3, folder):
     s3.client.put_object(Bucket=s3.bucket, Key="new/notes.txt", Body=b"mine")
-    s3.log.clear()
+    s3.forget()
     with pytest.raises(UserError, match=r"is not empty: there are notes.txt, but no config.json") as caught:
         upload(folder, f"s3://{s3.bucket}/new", reporter=Silent())
     assert "--force" in caught.value.fix
@@ -66,7 +68,7 @@ def test_force_removes_the_old_checkpoint_config_json_first_and_leaves_the_rest(
     kept = {"notes.txt": b"mine", "runs/config.json": b"mine", "tokenizer.json": b"overwritten"}
     for path, content in {**old, **kept}.items():
         s3.client.put_object(Bucket=s3.bucket, Key=f"new/{path}", Body=content)
-    s3.log.clear()
+    s3.forget()
     upload(folder, f"s3://{s3.bucket}/new", force=True, reporter=Silent())
     assert stored(s3, "new/") == {f"new/{path}": content for path, content in {**kept, **FILES}.items()}
     assert written(s3)[0] == ("DELETE", "new/config.json")
@@ -74,20 +76,16 @@ def test_force_removes_the_old_checkpoint_config_json_first_and_leaves_the_rest(
 
 def test_an_upload_that_fails_leaves_no_checkpoint(s3, folder):
     s3.client.put_object(Bucket=s3.bucket, Key="new/config.json", Body=b"old")
-    s3.intervene = lambda request: "forbid" if request.method == "PUT" and "tokenizer" in request.path else None
+    s3.intervene(Rule("forbid", method="PUT", path="*tokenizer*"))
     with pytest.raises(SourceError, match="access was refused"):
         upload(folder, f"s3://{s3.bucket}/new", force=True, reporter=Silent())
-    s3.intervene = lambda request: None
+    s3.intervene()
     assert "new/config.json" not in stored(s3)
 
 
 def test_an_upload_that_arrives_short_is_an_error(s3, folder):
-    def shorten(request):
-        if request.method == "HEAD" and "index" in request.path:
-            s3.intervene = lambda request: None
-            s3.client.put_object(Bucket=s3.bucket, Key="new/model.safetensors.index.json", Body=b"")
-
-    s3.intervene = shorten
+    shorter = {"Bucket": s3.bucket, "Key": "new/model.safetensors.index.json", "Body": b""}
+    s3.intervene(Rule(method="HEAD", path="*index*", times=1, put=shorter))
     with pytest.raises(SourceError, match="0 bytes arrived of 7 bytes"):
         upload(folder, f"s3://{s3.bucket}/new", reporter=Silent())
 

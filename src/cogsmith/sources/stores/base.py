@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,10 +46,11 @@ class Store(Protocol):
     def below(self, key: str) -> Sequence[StoredObject]:
         """Return all objects in the folder `key`, and in folders there."""
 
-    def read(self, stored: StoredObject, start: int) -> tuple[int, Iterator[bytes]]:
+    def read(self, stored: StoredObject, start: int) -> tuple[int, Generator[bytes]]:
         """Return the content from byte `start` on, or from 0 where the server cannot skip, and where it begins.
 
-        Raises Interrupted, also while the content is read.
+        Raises Interrupted, also while the content is read. Who stops before its end closes it: what it still does
+        must not be left to the garbage collector, which may run in the very thread that has to answer it.
         """
 
     def link_targets(self, link: StoredObject, text: str) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -65,7 +65,7 @@ class Bucket:
             if facts["type"] == "file" and name.startswith(prefix) and not name.endswith("/")
         ]
 
-    def read(self, stored: StoredObject, start: int) -> tuple[int, Iterator[bytes]]:
+    def read(self, stored: StoredObject, start: int) -> tuple[int, Generator[bytes]]:
         """Return `start`, and the content from there on. Raises SourceError or Interrupted while it is read."""
         return start, self._blocks(stored, start)
 
@@ -108,7 +108,7 @@ class Bucket:
     def _filesystem(self) -> AbstractFileSystem:
         return credentials.open_filesystem(self._scheme, self.uri)
 
-    def _blocks(self, stored: StoredObject, start: int) -> Iterator[bytes]:
+    def _blocks(self, stored: StoredObject, start: int) -> Generator[bytes]:
         with ThreadPoolExecutor(BLOCKS_AHEAD) as pool:
             waiting: deque[Future[bytes]] = deque()
             for begin in range(start, stored.size, BLOCK_BYTES):

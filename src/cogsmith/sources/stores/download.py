@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BufferedRandom
 from pathlib import Path
 
@@ -85,18 +85,19 @@ def _append(store: Store, stored: StoredObject, file: BufferedRandom, task: Task
     if _length(file) == stored.size:
         return
     begin, content = store.read(stored, _length(file))
-    task.advance(begin - _length(file))
-    file.truncate(begin)
-    has = file.seek(begin)
-    for block in content:
-        has += len(block)
-        if has > stored.size:
-            raise SourceError(
-                f"{store.uri}: {stored.name} goes on after its {stored.size} bytes",
-                fix="run again, or fetch it by hand",
-            )
-        file.write(block)
-        task.advance(len(block))
+    with closing(content):
+        task.advance(begin - _length(file))
+        file.truncate(begin)
+        has = file.seek(begin)
+        for block in content:
+            has += len(block)
+            if has > stored.size:
+                raise SourceError(
+                    f"{store.uri}: {stored.name} goes on after its {stored.size} bytes",
+                    fix="run again, or fetch it by hand",
+                )
+            file.write(block)
+            task.advance(len(block))
     if has != stored.size:
         raise Interrupted(f"{has} bytes came of {stored.size}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from http import HTTPStatus
@@ -48,7 +48,7 @@ class WebServer:
         """Return nothing: the web has no folders."""
         return []
 
-    def read(self, stored: StoredObject, start: int) -> tuple[int, Iterator[bytes]]:
+    def read(self, stored: StoredObject, start: int) -> tuple[int, Generator[bytes]]:
         """Return the content from byte `start` on, or from 0 where the server cannot skip, and where it begins.
 
         Raises SourceError where it is no longer what was described, and Interrupted, also while it is read.
@@ -98,7 +98,7 @@ class WebServer:
                 answer.raise_for_status()
         return answer
 
-    def _content(self, key: str, answer: httpx2.Response) -> Iterator[bytes]:
+    def _content(self, key: str, answer: httpx2.Response) -> Generator[bytes]:
         try:
             with self._explained(key, while_reading=True):
                 # In the pieces that come: larger ones would be lost with the connection, half-filled.
