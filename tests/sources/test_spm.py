@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer
 
 from cogsmith.errors import ConversionError
 from cogsmith.sources import spm
+from cogsmith.sources.spm_rounding import Rounding
 
 from .spm_models import OWN, TEXT, train
 
@@ -224,6 +226,60 @@ def test_a_unigram_model_whose_pieces_have_one_order_is_written(tmp_path: Path):
     folder = written(model, tmp_path / "written")
     for text in ("a<ud>b <ud><0x41>", *TEXT.read_text(encoding="utf-8").splitlines()):
         assert _loaded(folder)(text)["input_ids"] == plain(model, text)
+
+
+def with_runs(proto: messages.ModelProto) -> None:
+    """Runs of one letter whose scores let a longer run come out the same in several orders, and in several pieces."""
+    for length in (2, 3, 5, 7):
+        proto.pieces.add(piece="a" * length, score=-0.7 * length)
+
+
+def test_a_unigram_model_is_written_whose_pieces_have_several_orders(tmp_path: Path):
+    """SentencePiece's single precision chooses among them; whatever it takes, the text's score is the best there is."""
+    model = changed(train(tmp_path, model_type="unigram", byte_fallback=False), with_runs)
+    folder = written(model, tmp_path / "written")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    texts = [f"{front}{'a' * length}" for front in ("", "the ", "a b c d e f g ") for length in range(40)]
+    same = [_loaded(folder)(text)["input_ids"] == plain(model, text) for text in texts]
+    assert 0 < sum(same) < len(texts)
+    for text in texts:
+        ours, theirs = _loaded(folder)(text)["input_ids"][1:], processor.encode(text)
+        assert processor.decode(ours) == processor.decode(theirs)
+        scores = [math.fsum(map(processor.get_score, ids)) for ids in (ours, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_a_score_that_is_not_the_models_is_no_rounding(tmp_path: Path):
+    def with_a_best_run(proto: messages.ModelProto) -> None:
+        with_runs(proto)
+        next(piece for piece in proto.pieces if piece.piece == "aaaaa").score += 0.005
+
+    model = changed(train(tmp_path, model_type="unigram", byte_fallback=False), with_a_best_run)
+    folder = written(model, tmp_path / "written")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    next(scored for scored in content["model"]["vocab"] if scored[0] == "aaaaa")[1] -= 0.01
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConversionError, match="the saved tokenizer reads"):
+        spm.check(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "is_rounding"),
+    [
+        ([1, 2], [2, 1], True),
+        ([9, 1, 2, 9], [9, 2, 1, 9], True),
+        ([1, 1, 1], [1, 2], False),  # one text, another score
+        ([1, 2], [1, 2, 1], False),  # another text
+        ([3], [2], False),  # the same score
+        ([9, 1, 2], [1, 2, 9], False),  # an unknown letter elsewhere
+        ([4, 1], [1, 5], True),  # other pieces, as near as one rounding
+        ([4, 1], [1, 6], False),  # other pieces, near
+    ],
+)
+def test_rounding_is_what_single_precision_may_come_to(have, want, is_rounding):
+    pieces = {1: ("a", -1.5), 2: ("aa", -2.0), 3: ("bb", -2.0), 4: ("ab", -5.0), 5: ("ba", -5.0 - 2**-22)}
+    pieces[6] = ("ba", -5.001)
+    assert Rounding(pieces).explains("", have, want) is is_rounding
 
 
 def test_a_file_that_is_no_model(tmp_path: Path):

@@ -8,7 +8,8 @@
     composer/, accessory/           importers, each the format that a converted source is read in
     verify                          proof that a folder's weights are the model's that config.json names
     probe                           proof that a folder's tokenizer gives the ids of the source's own
-    spm, spm_pipeline               a SentencePiece model as tokenizer.json (spm_normalization: its compiled rules)
+    spm, spm_pipeline               a SentencePiece model as tokenizer.json (spm_normalization: its compiled rules;
+                                    spm_rounding: what no tokenizer.json can give)
     tokenizer_files                 a tokenizer.json for a folder that has only older files
     custom_code, python_files       a model's own modelling files
     quantise                        a source whose weights are quantised on the way

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from cogsmith.errors import ConversionError, MissingExtra
-from cogsmith.sources.probe import PROBE_TEXTS, ReadText, check_same_ids, expect_ids, load_tokenizer, read_all
+from cogsmith.sources.probe import PROBE_TEXTS, Excuse, ReadText, check_same_ids, load_tokenizer
 from cogsmith.sources.spm_normalization import read_rules
-from cogsmith.sources.spm_pipeline import MARK, Kind, Piece, Rules, build_tokenizer, makes_ties
+from cogsmith.sources.spm_pipeline import MARK, Kind, Piece, Rules, build_tokenizer, unigram_scores
+from cogsmith.sources.spm_rounding import Rounding
 
 MODEL_FILE = "tokenizer.model"
 
@@ -154,21 +155,29 @@ def write_tokenizer(
 def check(model_file: Path, folder: Path, *, add_bos: bool = True) -> None:
     """Check that AutoTokenizer reads `folder` as `sentencepiece` reads `model_file`. Raises ConversionError.
 
-    Beside the probe texts, every piece is read, alone and among others, and texts drawn at random from them. There,
-    pieces that tie may stand in another order where a unigram model leaves that to rounding: see `makes_ties`.
+    Beside the probe texts, every piece is read, alone and among others, and texts drawn at random from them. Of a
+    unigram model, other pieces may come where nothing but rounding is between them: see `spm_rounding`.
     """
     processor = _load(model_file)
     pieces = _pieces(processor)
     specials = [piece.text for piece in pieces if piece.kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)]
     read, rules = reader(model_file, add_bos=add_bos), _rules(processor)
-    check_same_ids(read, folder, specials=specials[:_PIECES_AT_ONCE], texts=list(_texts_of_rules(rules.charsmap)))
-    texts = list(_own_texts(pieces))
-    may_tie = not rules.is_bpe and makes_ties(pieces)
-    for text, have in zip(texts, read_all(load_tokenizer(folder), texts), strict=True):
-        want = read(text)
-        if not (may_tie and sorted(have) == sorted(want)):
-            expect_ids(text, have, want)
+    texts = [*_texts_of_rules(rules.charsmap), *_own_texts(pieces)]
+    check_same_ids(read, folder, specials=specials[:_PIECES_AT_ONCE], texts=texts, excuse=rounding(model_file))
     _check_spelling(processor, folder)
+
+
+def rounding(model_file: Path) -> Excuse | None:
+    """Return what tells ids that differ by rounding alone; None for a model that adds nothing, as BPE.
+
+    Raises ConversionError.
+    """
+    processor = _load(model_file)
+    if _rules(processor).is_bpe:
+        return None
+    pieces, found = _pieces(processor), (Kind.NORMAL, Kind.USER_DEFINED)
+    scored = zip(pieces, unigram_scores(pieces), strict=True)
+    return Rounding({piece.id: (piece.text, score) for piece, score in scored if piece.kind in found}).explains
 
 
 def _check_spelling(processor: Any, folder: Path) -> None:

@@ -142,37 +142,23 @@ def _require_run(text: str, other: str) -> None:
 def _unigram(pieces: Sequence[Piece], rules: Rules) -> Any:
     from tokenizers import models
 
-    scores = [piece.score for piece in pieces if piece.kind == Kind.NORMAL]
     unknown = next(piece.id for piece in pieces if piece.kind == Kind.UNKNOWN)
-    return models.Unigram(
-        [(piece.text, _score(piece, min(scores), max(scores))) for piece in pieces],
-        unknown,
-        byte_fallback=rules.byte_fallback,
-    )
+    scores = list(zip((piece.text for piece in pieces), unigram_scores(pieces), strict=True))
+    return models.Unigram(scores, unknown, byte_fallback=rules.byte_fallback)
+
+
+def unigram_scores(pieces: Sequence[Piece]) -> list[float]:
+    """Return what each piece of a unigram model is worth on a path through a text."""
+    normal = [piece.score for piece in pieces if piece.kind == Kind.NORMAL]
+    return [_score(piece, min(normal), max(normal)) for piece in pieces]
 
 
 def _score(piece: Piece, worst: float, best: float) -> float:
-    """What a piece is worth on a path through a text."""
     if piece.kind == Kind.USER_DEFINED:
         # So that it always wins (unigram_model.cc, where the best score is at least the smallest positive number).
         return len(piece.text.encode()) * max(best, _SMALLEST) - 0.1
     # The unknown piece is scored 10 below the worst, so nothing may be worse.
     return piece.score if piece.kind == Kind.NORMAL else worst
-
-
-def makes_ties(pieces: Sequence[Piece]) -> bool:
-    """Tell whether some pieces make the same text in either order, such as `.` and `..`.
-
-    In a unigram model both orders score the same. SentencePiece adds in single precision and so lets rounding choose,
-    which depends on all the text before; `tokenizers` adds in double precision.
-    """
-    found: dict[str, str] = {}
-    # A text commutes with another where both repeat one root, which shows in the text twice in a row.
-    return any(
-        found.setdefault(piece.text[: (piece.text * 2).index(piece.text, 1)], piece.text) != piece.text
-        for piece in pieces
-        if piece.kind in (Kind.NORMAL, Kind.USER_DEFINED)
-    )
 
 
 def _normalizer(rules: Rules) -> Any:

@@ -66,6 +66,16 @@ def test_an_embedding_cut_along_the_vocabulary_as_llama_3_has_it(tmp_path):
     check(convert([folder], tmp_path / "out", output_precision="fp32"), "meta")
 
 
+def test_lora_is_rounded_once(tmp_path):
+    """Its fp32 sum is the one nearest to what the layer computes, W·x + B·(A·x), which the original rounds twice."""
+    folder = convert([DATA / "llama_peft"], tmp_path / "out", output_precision="fp32")
+    model = AutoModelForCausalLM.from_pretrained(folder).model.layers[0].mlp.down_proj.weight
+    tensors = {key: value.double() for key, value in whole(DATA / "llama_peft").items()}
+    layer = "layers.0.feed_forward.w2"
+    added = tensors[f"{layer}.lora_b.weight"] @ tensors[f"{layer}.lora_a.weight"]
+    assert torch.equal(model, (tensors[f"{layer}.weight"] + added).float())
+
+
 def test_a_delta_after_its_base_gives_the_merged_model_of_the_original(tmp_path):
     check(convert([DATA / "meta", DATA / "delta"], tmp_path / "out", output_precision="fp32"), "delta")
 

@@ -110,7 +110,7 @@ def _settle(folder: Path) -> None:
 
 
 def _check(folder: Path, truth: Truth, *, bos: int | None = None) -> None:
-    check_same_ids(truth.read, folder, specials=truth.specials, bos=bos)
+    check_same_ids(truth.read, folder, specials=truth.specials, bos=bos, excuse=truth.excuse)
     loaded = load_tokenizer(folder)
     for name, want in _stated_specials(folder).items():
         if (have := getattr(loaded, name)) != want:
@@ -142,9 +142,8 @@ def _from_sentencepiece(folder: Path) -> None:
     kept = ("chat_template", "model_max_length", "padding_side", "truncation_side")
     _edit_config(folder, {name: said[name] for name in kept if said.get(name) is not None} | specials)
     spelled = tuple(token.content for token in added.values())
-    _check(
-        folder, Truth(read, (*spelled, *specials.values())), bos=spm.special_ids(model_file).bos if add_bos else None
-    )
+    truth = Truth(read, (*spelled, *specials.values()), spm.rounding(model_file))
+    _check(folder, truth, bos=spm.special_ids(model_file).bos if add_bos else None)
 
 
 def _with_one_space(read: ReadText, folder: Path, added: Mapping[int, Any]) -> ReadText:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import ConversionError
-from cogsmith.sources.probe import ReadText
+from cogsmith.sources.probe import Excuse, ReadText
 from cogsmith.sources.tokenizer_files import read_tokenizer_json
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ _MANY = 40
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a text's ids are by the files, and how the special tokens are spelled."""
+    """What a text's ids are by the files, and how the special tokens are spelled; `excuse` is check_same_ids'."""
 
     read: ReadText
     specials: tuple[str, ...]
+    excuse: Excuse | None = None
 
 
 def truth_of(folder: Path) -> Truth:
