@@ -11,15 +11,16 @@ import pytest
 import cogsmith
 
 PACKAGE = Path(cogsmith.__file__).parent
-GROUND = {"errors", "manifest", "quant", "detokenize", "__version__"}
+GROUND = {"errors", "manifest", "quant", "heads", "detokenize", "__version__"}
 MAY_IMPORT = {
     "errors": set(),
     "quant": {"errors"},
+    "heads": {"errors"},
     "manifest": {"errors", "quant"},
     "detokenize": {"errors"},
     "lmtp": {"errors", "manifest"},
     "prompts": {"errors"},
-    "engine": {"errors", "manifest", "quant", "detokenize", "lmtp"},
+    "engine": {"errors", "manifest", "quant", "heads", "detokenize", "lmtp"},
     "predictor": GROUND | {"lmtp", "engine", "prompts"},
     "cache": {"errors"},
     "config": GROUND | {"prompts"},

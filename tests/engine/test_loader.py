@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import transformers
 
 from cogsmith.engine import loader
 from cogsmith.engine.loader import limit_threads, load
+from cogsmith.errors import UserError
 
 from .models import byte_tokenizer, tiny_llama
 
@@ -63,3 +65,12 @@ def test_a_tokenizer_without_padding_gets_its_end_token_and_that_is_said_once(tm
     warned = [record.message for record in caplog.records if "padding" in record.message]
     assert len(warned) == (special.keys() == {"eos_token"})
     assert all("<end>" in message for message in warned)
+
+
+def test_a_classifier_is_not_given_a_made_up_head(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="tiny is a BertForSequenceClassification, which sorts texts into classes"):
+        load(tmp_path, {}, name="tiny")

@@ -184,7 +184,8 @@ def test_a_model_of_another_kind_is_held_against_the_class_that_is_named(tmp_pat
     config = transformers.BertConfig(**TINY, intermediate_size=48)
     config.architectures = ["BertModel"]
     transformers.BertModel(config).save_pretrained(tmp_path)
-    assert "BertLMHeadModel: cls." in refused(tmp_path)
+    assert "config.json says BertModel, and the weights are not those of BertLMHeadModel" in refused(tmp_path)
+    verify_folder(tmp_path, task="encoder")
     config = transformers.ViTConfig(**{**TINY, "intermediate_size": 48, "image_size": 8, "patch_size": 4})
     transformers.ViTModel(config).save_pretrained(tmp_path)
     verify_folder(tmp_path)
@@ -238,3 +239,14 @@ def test_an_encoder_s_head_and_pooler_are_no_matter_and_its_layers_are(tmp_path)
     config.save_pretrained(tmp_path)
     with pytest.raises(ConversionError, match=r"not those of BertModel: encoder\.layer\.2\..* is missing"):
         verify_folder(tmp_path, task="encoder")
+
+
+def test_a_classifier_is_held_against_its_own_class(tmp_path: Path):
+    config = transformers.BertConfig(**TINY, intermediate_size=48, num_labels=3)
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    verify_folder(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["classifier.bias"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    assert refused(tmp_path) == "the weights are not those of BertForSequenceClassification: classifier.bias is missing"
+    verify_folder(tmp_path, task="encoder")

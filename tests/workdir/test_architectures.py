@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 from cogsmith.config.model import Model
-from cogsmith.errors import ProblemsError, SourceError
+from cogsmith.errors import ProblemsError, SourceError, UserError
 from cogsmith.sources.base import Resolved
 from cogsmith.workdir import architectures
 
@@ -68,6 +68,14 @@ def test_what_to_do_instead(kind, settings, advice):
 )
 def test_what_is_passed_over(model, found):
     architectures.require_known(model, found)
+
+
+def test_a_classifier_is_no_language_model():
+    shape = {"model_type": "bert", "architectures": ["BertForTokenClassification"]}
+    found = Resolved("hf:a/b", "c", "hf", (), 1, shape=shape)
+    with pytest.raises(UserError, match="hf:a/b is a BertForTokenClassification, which labels the words"):
+        architectures.require_known(Model("m", "hf:a/b"), found)
+    architectures.require_known(Model("m", "hf:a/b", task="encoder"), found)
 
 
 def test_a_build_refuses_it_together_with_other_problems(workshop, monkeypatch):

@@ -11,11 +11,12 @@ import pytest
 from cogsmith import sources
 from cogsmith.config import load
 from cogsmith.config.model import Project
-from cogsmith.errors import ConversionError, LockDrift
+from cogsmith.errors import ConversionError, LockDrift, UserError
 from cogsmith.workdir import lock
 from cogsmith.workdir.build import build, preview
 
 from ..sources.checkpoints import Watcher
+from ..sources.composer.runs import classify, edited
 from ..sources.fake_hub import FakeHub
 from ..sources.toy import ToyImporter, toy_files
 
@@ -123,3 +124,18 @@ def test_local_sources_are_recorded_without_this_machine_s_folders(project: Proj
     build(local, reporter=Watcher())
     assert lock.read(project.root / lock.FILE_NAME)["m"].source == "path:base + path:delta"
     assert str(tmp_path) not in (project.root / "work/m/model.json").read_text()
+
+
+def test_a_classifier_is_refused_as_a_language_model_and_built_for_its_vectors(tmp_path: Path):
+    run = edited("bert", tmp_path, classify)
+    for task in ("causal-lm", "encoder"):
+        (tmp_path / "config.toml").write_text(f'[models.m]\nsource = "{run}"\ntask = "{task}"\ncog.gpu = false\n')
+        project = load(tmp_path / "config.toml")
+        if task == "encoder":
+            build(project, cache=tmp_path / "cache", reporter=Watcher())
+            continue
+        with pytest.raises(UserError, match="is a BertForSequenceClassification, which sorts texts") as caught:
+            build(project, cache=tmp_path / "cache", reporter=Watcher())
+        assert 'task = "encoder"' in str(caught.value.fix)
+        assert not (tmp_path / "work/m").exists()
+    assert (tmp_path / "work/m/checkpoints/model.safetensors").is_file()

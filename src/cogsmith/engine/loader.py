@@ -19,6 +19,7 @@ from cogsmith.engine.model_tokenizer import decodable_ids, load_tokenizer, with_
 from cogsmith.engine.prepack import prepack_where_wanted
 from cogsmith.engine.processor import load_processor
 from cogsmith.errors import UserError
+from cogsmith.heads import require_language_model
 from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS
 from cogsmith.quant import Quant
 
@@ -126,6 +127,8 @@ def load(
         logging.disable_progress_bar()
     model_args, computed = autocast.taken(model_args)
     config = read_config(folder, model_args)
+    if task == CAUSAL_LM and not own_class:
+        require_language_model({"architectures": config.architectures}, name)
     dtype = asked_dtype(model_args) or best_dtype(config)
     defaults = {"device_map": "auto"} if torch.cuda.is_available() else {}
     rest, quant = quantization.asked(model_args, quant)

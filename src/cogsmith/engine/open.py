@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,9 @@ from cogsmith.manifest import CAUSAL_LM, ENCODER, IMAGE_TEXT, VECTORS, Manifest
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Images
+
+_VECTORS_BY_CLASS = re.compile(r"(?!.*LMHeadModel$).*(Model|ForMaskedLM)")
+"""Classes without a head, and those whose head fills in masks; not GPT2LMHeadModel and the like."""
 
 
 class Opened(NamedTuple):
@@ -80,4 +84,4 @@ def task_of(checkpoint: Path) -> str:
     if "vision_config" in stated:
         return IMAGE_TEXT
     names = stated.get("architectures") or ()
-    return ENCODER if any(str(name).endswith(("Model", "ForMaskedLM")) for name in names) else CAUSAL_LM
+    return ENCODER if any(_VECTORS_BY_CLASS.fullmatch(str(name)) for name in names) else CAUSAL_LM

@@ -16,6 +16,7 @@ from pathlib import Path
 from cogsmith.cache import atomic_folder
 from cogsmith.config.model import MAX_SEQ_LEN, Model
 from cogsmith.errors import MissingExtra, SourceError, UserError
+from cogsmith.manifest import CAUSAL_LM, VECTORS
 from cogsmith.sources import made
 from cogsmith.sources.base import Checkpoint, Location, Reporter, Resolved, SourceFile
 from cogsmith.sources.hashing import checked_sha256, sha256_file
@@ -194,6 +195,8 @@ class ConvertedSource:
                 "llama_config": self._digests_of_configs(),
                 "max_seq_len": options.max_seq_len,
                 "own_code": options.own_code,
+                # For vectors, a head is not looked at.
+                **({} if self._head == CAUSAL_LM else {"task": self._head}),
             }
         )
 
@@ -219,10 +222,15 @@ class ConvertedSource:
         folder = self._folder(self._key(inputs, [digests for _, digests in parts], versions))
         return folder if folder.is_dir() else None
 
+    @property
+    def _head(self) -> str:
+        """The task by which the weights are checked: one for vectors has no use for a head."""
+        return self._model.task if self._model.task in VECTORS else CAUSAL_LM
+
     def _convert(self, weights: Sequence[Part], options: Options, folder: Path, reporter: Reporter) -> None:
         with _full_disk_explained(self._model.source, folder), atomic_folder(folder) as unfinished:
             self._importer.convert(weights, options, unfinished, reporter)
-            verify_folder(unfinished, reporter=reporter, own_code=options.own_code)
+            verify_folder(unfinished, reporter=reporter, own_code=options.own_code, task=self._head)
 
 
 def _fetch(place: _Input, reporter: Reporter, cache: Path) -> tuple[Part, dict[str, str]]:

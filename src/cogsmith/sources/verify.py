@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from cogsmith.errors import ConversionError, MissingExtra, SourceError
+from cogsmith.heads import other_task
 from cogsmith.manifest import CAUSAL_LM
 from cogsmith.sources.base import Reporter
 from cogsmith.sources.hashing import CHUNK_BYTES
@@ -98,7 +99,8 @@ def _config(folder: Path, own_code: bool) -> Any | None:
 
 
 def _model_class(config: Any, *, has_head: bool) -> Any:
-    """Return the class that serves `config`: a causal language model's, else the one that config.json names.
+    """Return the class that serves `config`: a causal language model's, else the one that config.json names, as it
+    is for a classifier and other heads that continue no text.
 
     Where `has_head` is false, the class that transformers has for the model without a head.
     """
@@ -107,6 +109,8 @@ def _model_class(config: Any, *, has_head: bool) -> Any:
 
     named = [getattr(transformers, name, None) for name in config.architectures or ()] if has_head else []
     auto_class = transformers.AutoModelForCausalLM if has_head else transformers.AutoModel
+    if named and named[0] and other_task({"architectures": config.architectures}):
+        return named[0]
     try:
         with torch.device("meta"):
             return type(auto_class.from_config(config, trust_remote_code=False))
@@ -136,7 +140,7 @@ def _verify(config: Any, stored: Stored, *, has_head: bool) -> None:
         )
     except RuntimeError as error:
         # Tensors that become one when they are loaded, as a layer's experts do, do not fit each other.
-        raise _refusal(model_class, _faults_as_saved(model_class, config, stored) or [str(error)]) from error
+        raise _refusal(model_class, _faults_as_saved(model_class, config, stored) or [str(error)], config) from error
     faults = _faults(report if has_head else _without_head(report))
     if not has_head:
         if faults:
@@ -146,7 +150,7 @@ def _verify(config: Any, stored: Stored, *, has_head: bool) -> None:
         # What was reported are the names after renaming and fusing, which nobody finds in the files.
         faults = _faults_as_saved(model_class, config, stored) or faults
     if faults:
-        raise _refusal(model_class, faults)
+        raise _refusal(model_class, faults, config)
     _verify_ties(model, stored)
 
 
@@ -228,8 +232,16 @@ def _verify_quantised(folder: Path) -> None:
         raise _refusal(type(model), faults)
 
 
-def _refusal(model_class: Any, faults: list[str]) -> ConversionError:
-    return ConversionError(f"the weights are not those of {model_class.__name__}: {_some(faults)}", fix=_FIX)
+def _refusal(model_class: Any, faults: list[str], config: Any = None) -> ConversionError:
+    """Say what is at fault and, where `config` names another class than the one that continues text, that too."""
+    name = model_class.__name__
+    named = (getattr(config, "architectures", None) or [name])[0]
+    if named == name:
+        return ConversionError(f"the weights are not those of {name}: {_some(faults)}", fix=_FIX)
+    return ConversionError(
+        f"config.json says {named}, and the weights are not those of {name}, which continues text: {_some(faults)}",
+        fix=f'if it is to give vectors, and has no head for more, set task = "encoder" or "decoder"; else {_FIX}',
+    )
 
 
 def _some(faults: list[str]) -> str:

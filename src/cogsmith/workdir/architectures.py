@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from cogsmith.config.model import Model
 from cogsmith.errors import SourceError
+from cogsmith.heads import require_language_model
 from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS
 from cogsmith.sources.base import Resolved
 
@@ -29,6 +30,7 @@ _KINDS = {CAUSAL_LM: "continue text", IMAGE_TEXT: "read images"} | dict.fromkeys
 def require_known(model: Model, resolved: Resolved) -> None:
     """Raise SourceError, with all that there are, for a model of a kind that nothing in its container can load.
 
+    UserError for one that continues no text, such as a classifier, where that is its task.
     A model with code of its own is not for this, and one that chooses its own transformers is passed over, as is
     vLLM, which has models of its own.
     """
@@ -37,6 +39,8 @@ def require_known(model: Model, resolved: Resolved) -> None:
         return
     supported = known(model.task)
     if kind in supported:
+        if model.task == CAUSAL_LM:
+            require_language_model(resolved.shape or {}, model.source)
         return
     raise SourceError(
         f"config.json has model_type {kind!r}, and transformers {known(_TRANSFORMERS)[0]} has no such model to "

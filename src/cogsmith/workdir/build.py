@@ -24,9 +24,11 @@ from cogsmith.errors import (
     UserError,
     WorkdirError,
 )
-from cogsmith.manifest import CHECKPOINT
+from cogsmith.heads import require_language_model
+from cogsmith.manifest import CAUSAL_LM, CHECKPOINT
 from cogsmith.sources.base import Checkpoint, CheckpointFile, Reporter, Resolved, Source
 from cogsmith.sources.custom_code import CustomCode
+from cogsmith.sources.selection import CONFIG
 from cogsmith.workdir import architectures, link, lint, lock, model_code, output, swap
 from cogsmith.workdir.exclusive import exclusive
 from cogsmith.workdir.lock import Entry, LockedFile
@@ -177,6 +179,8 @@ def _build_one(project: Project, item: Plan, target: _Target, frozen: bool, repo
     for doubt in model_code.doubts(target.code, item.model, item.resolved):
         reporter.note(doubt)
     checkpoint = target.source.materialise(item.resolved, reporter)
+    if target.code is None:
+        _require_language_model(item.model, checkpoint)
     entry = _with_files(item.entry, checkpoint)
     if frozen:
         _refuse_drift({item.model.name: lock.diff(item.locked, entry)})
@@ -190,6 +194,13 @@ def _build_one(project: Project, item: Plan, target: _Target, frozen: bool, repo
         shutil.rmtree(temporary, ignore_errors=True)
     _remember(project, item.model.name, entry)
     return Built(item, placed)
+
+
+def _require_language_model(model: Model, checkpoint: Checkpoint) -> None:
+    """Raise UserError for a converted model that continues no text, where that is its task. Others were looked at."""
+    config = next((file.origin for file in checkpoint.files if file.path == CONFIG), None)
+    if config and model.task == CAUSAL_LM:
+        require_language_model(msgspec.json.decode(config.read_bytes(), type=dict[str, object]), model.source)
 
 
 def _with_files(entry: Entry, checkpoint: Checkpoint) -> Entry:

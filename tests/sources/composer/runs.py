@@ -86,6 +86,16 @@ def edited(name: str, tmp_path: Path, change: Callable[[dict[str, Any]], object]
     return folder
 
 
+def classify(state: dict[str, Any]) -> None:
+    """Make the run of a BertForMaskedLM one of a BertForSequenceClassification."""
+    config = config_of(state)
+    config.update(architectures=["BertForSequenceClassification"], id2label={"0": "a", "1": "b", "2": "c"})
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**config))
+    state["model"] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    model_of(state)["config"]["class"] = "transformers.models.bert.modeling_bert.BertForSequenceClassification"
+
+
 def model_of(state: dict[str, Any]) -> dict[str, Any]:
     """What a state says of the model: its config's content, its class, its adapter's config."""
     return state["integrations"]["huggingface"]["model"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -26,6 +27,7 @@ from .runs import (
     SHARDED,
     Notes,
     assert_same,
+    classify,
     config_of,
     convert,
     edited,
@@ -142,6 +144,22 @@ def test_weights_of_the_run_alone_are_left_out_and_said(tmp_path: Path):
     run = edited(RUN, tmp_path, lambda state: state["model"].update({"loss.scale": torch.ones(1)}))
     assert_same(convert(run, tmp_path / "out", notes), RUN)
     assert [line for line in notes.lines if "loss.scale" in line]
+
+
+def test_a_classifier_keeps_its_head(tmp_path: Path):
+    run = edited("bert", tmp_path, classify)
+    state = torch.load(run / FILE, weights_only=True)["state"]
+    out = convert(run, tmp_path / "out")
+    config = transformers.BertConfig.from_pretrained(out)
+    assert config.architectures == ["BertForSequenceClassification"]
+    original = transformers.BertForSequenceClassification(config).eval()
+    original.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state["model"].items()})
+    ids = torch.tensor([[1, 5, 9, 2]])
+    with torch.inference_mode():
+        want = original(ids).logits
+        have = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()(ids).logits
+    assert want.shape == (1, 3)
+    torch.testing.assert_close(have, want, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["gpt2_full", "llama_fast", "bert"])
