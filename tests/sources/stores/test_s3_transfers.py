@@ -15,6 +15,7 @@ from cogsmith.sources.stores import buckets
 
 from .s3_bucket import bring, put
 from .s3_server import Rule
+from .watcher import Watcher
 
 
 @pytest.fixture
@@ -155,14 +156,3 @@ def test_progress_adds_up_to_the_size_also_after_a_cut(s3, tmp_path, small_block
     revision, files = location.list()
     location.fetch(revision, files, watcher)
     assert (watcher.total, watcher.done) == (105_000, 105_000)
-
-
-class Watcher(Silent):
-    total = done = 0
-
-    def task(self, label, total=None, *, unit="bytes"):
-        self.total = total
-        return super().task(label, total, unit=unit)
-
-    def advance(self, amount):
-        self.done += amount

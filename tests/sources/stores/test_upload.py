@@ -1,5 +1,7 @@
 """A folder put into a bucket, against moto's S3 server with boto3 as the independent client."""
 
+import random
+
 import pytest
 
 from cogsmith.errors import SourceError, UserError
@@ -7,6 +9,7 @@ from cogsmith.sources.object_store import upload
 from cogsmith.sources.silent import Silent
 
 from .s3_server import Rule
+from .watcher import Watcher
 
 FILES = {
     "config.json": b"{}",
@@ -98,3 +101,32 @@ def test_a_bucket_that_is_not_there(s3, folder):
 def test_the_web_cannot_be_written_to(folder):
     with pytest.raises(SourceError, match="cannot be written to"):
         upload(folder, "https://example.com/new", reporter=Silent())
+
+
+# From 100 MiB on, s3fs sends a file in parts of 50.
+LARGE = 101 * 2**20 + 7
+
+
+@pytest.mark.slow
+def test_a_large_file_arrives_in_parts_and_whole(s3, tmp_path):
+    content = random.Random(0).randbytes(LARGE)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "config.json").write_bytes(b"{}")
+    watcher = Watcher()
+    upload(tmp_path, f"s3://{s3.bucket}/new", reporter=watcher)
+    parts = [request for request in s3.log if request.method == "PUT" and "partNumber" in request.query]
+    assert len(parts) == 3
+    assert stored(s3) == {"new/model.safetensors": content, "new/config.json": b"{}"}
+    assert watcher.done == LARGE + 2
+
+
+@pytest.mark.slow
+def test_an_upload_whose_part_fails_leaves_neither_a_checkpoint_nor_parts(s3, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(LARGE))
+    (tmp_path / "config.json").write_bytes(b"{}")
+    s3.intervene(Rule("forbid", method="PUT", path="*/model.safetensors"))
+    with pytest.raises(SourceError, match="access was refused"):
+        upload(tmp_path, f"s3://{s3.bucket}/new", reporter=Silent())
+    s3.intervene()
+    assert stored(s3) == {}
+    assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
