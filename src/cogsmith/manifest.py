@@ -39,6 +39,11 @@ AUTOCAST_DTYPE = "autocast_dtype"
 
 ImageTransform = Literal["model", "padded_resize", "resized_center_crop"]
 
+MAX_IMAGES = 64
+"""Of one prediction."""
+MAX_IMAGE_PIXELS = 64 * 2**20
+"""Of one image: three quarters of a gigabyte while it is worked on."""
+
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one server grants. Counts are per server unless said otherwise."""

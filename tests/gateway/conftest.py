@@ -9,6 +9,12 @@ from anyio.from_thread import start_blocking_portal
 from .stand_in import gateway
 
 
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """Nothing is kept from one test to the next."""
+    monkeypatch.setenv("COGSMITH_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def api():
     """A client of a gateway that the tests share which leave nothing behind."""

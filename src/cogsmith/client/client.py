@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ class AsyncClient:
     ) -> None:
         self._multiplexer = Multiplexer(transport, timeouts.first_output)
         self._handshake = Handshake(self._multiplexer, tokenizer, model, num_images)
+        self._is_guest = False
         self._model = model
         self._max_recoveries = max_recoveries
 
@@ -158,9 +160,20 @@ class AsyncClient:
         """
         return await self._handshake.tokenizer()
 
+    def through(self, transport: Transport) -> AsyncClient:
+        """Return a client of the same server that reaches it by `transport`, which may bring images along.
+
+        What this one has learnt of the server serves both, so this one is closed last.
+        """
+        other = copy.copy(self)
+        other._multiplexer = self._multiplexer.through(transport)
+        other._is_guest = True
+        return other
+
     async def aclose(self) -> None:
         """End all calls and free what the client holds. Idempotent."""
-        await self._handshake.aclose()
+        if not self._is_guest:
+            await self._handshake.aclose()
         await self._multiplexer.aclose()
 
     def _stream(self, plan: Callable[[], Awaitable[Plan]], deadline: float | None) -> Stream:

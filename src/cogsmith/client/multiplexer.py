@@ -111,6 +111,12 @@ class Multiplexer:
         self.limits = lmtp.DEFAULT_LIMITS
         """What the server takes in one batch; larger ones are split."""
 
+    def through(self, transport: Transport) -> Multiplexer:
+        """Return one over another transport to the same server."""
+        other = Multiplexer(transport, self._first_output)
+        other.limits = self.limits
+        return other
+
     def submit(self, operation: AnyOperation, sink: Sink | None = None) -> Running:
         """Send `operation`, under a stream id of its own, together with what else comes in this moment."""
         running = Running(msgspec.structs.replace(operation, stream_id=next(self._stream_ids)), sink)

@@ -91,7 +91,7 @@ def assemble(folders: Sequence[Path], settings: Settings, report: Report) -> Ass
     if settings.chaos is not None:
         predictions.subscribe(settings.chaos.abort_some)
     demo = DemoModels(models, predictions) if settings.demo else None
-    pages = DemoRoutes(demo).routes() if demo else []
+    pages = DemoRoutes(demo, settings.max_body).routes() if demo else []
     closing = Closing(
         create_app(
             models,

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogsmith.errors import RequestError
-from cogsmith.manifest import ImageTransform
+from cogsmith.manifest import MAX_IMAGE_PIXELS, MAX_IMAGES, ImageTransform
 
 if TYPE_CHECKING:
     from cogsmith.engine.images import Images, Pictures
 
-MOST_IMAGES = 64
-MOST_PIXELS = 64 * 2**20
-"""Of one image: three quarters of a gigabyte while it is worked on."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -29,8 +26,8 @@ def open_pictures(files: Sequence[Path], images: Images | None, transform: Image
         return None
     from cogsmith.engine.images import Pictures
 
-    if len(files) > MOST_IMAGES:
-        raise RequestError(f"{len(files)} images are given, more than {MOST_IMAGES}", fix="send fewer")
+    if len(files) > MAX_IMAGES:
+        raise RequestError(f"{len(files)} images are given, more than {MAX_IMAGES}", fix="send fewer")
     return Pictures(images, [_open(place, Path(str(file))) for place, file in enumerate(files)], transform)
 
 
@@ -48,7 +45,7 @@ def _open(place: int, path: Path) -> Any:
         raise RequestError(f"{which} is no image of a known kind", fix=f"send one of {', '.join(_FORMATS)}") from None
     except Image.DecompressionBombError:
         raise RequestError(
-            f"{which} has more than {MOST_PIXELS} pixels", fix="make it smaller before sending it"
+            f"{which} has more than {MAX_IMAGE_PIXELS} pixels", fix="make it smaller before sending it"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         raise RequestError(f"{which} cannot be read: {error}", fix="send a file that is whole") from None
@@ -56,7 +53,8 @@ def _open(place: int, path: Path) -> Any:
 
 def _refuse_large(size: tuple[int, int], which: str) -> None:
     width, height = size
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS:
         raise RequestError(
-            f"{which} has {width} x {height} pixels, more than {MOST_PIXELS}", fix="make it smaller before sending it"
+            f"{which} has {width} x {height} pixels, more than {MAX_IMAGE_PIXELS}",
+            fix="make it smaller before sending it",
         )

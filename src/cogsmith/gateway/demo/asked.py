@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from cogsmith.errors import RequestRejected
+from cogsmith.manifest import MAX_IMAGES, ImageTransform
 
 MAX_ALTERNATIVES = 20
 MAX_OPTIONS = 64
+IMAGE_KINDS = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
+"""Those that both browsers and the container can open."""
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
+# An image itself, never the address of one: what the page asks for is fetched from nowhere.
+Image = Annotated[str, Meta(pattern=f"^data:(?:{'|'.join(IMAGE_KINDS)});base64,")]
+Images = Annotated[tuple[Image, ...], Meta(max_length=MAX_IMAGES)]
 Ids = Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=100_000)]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a person or the model said. `input` is what an instruction is about."""
+    """What a person or the model said. `input` is what an instruction is about; `images` came with what was said."""
 
     role: str
     content: str
     input: str = ""
+    images: Images = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """As templates take it."""
-        message = {"role": self.role, "content": self.content}
+    def to_dict(self, placeholder: str = "") -> dict[str, Any]:
+        """As templates take it: its images come first, unless the text says with the `placeholder` where they are."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.images and placeholder not in self.content:
+            said = [{"type": "text", "text": self.content}] if self.content else []
+            message["content"] = [*({"type": "image"} for _ in self.images), *said]
         return message | ({"input": self.input} if self.input else {})
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A prompt: `messages` through the template of that id, or `text` as it is."""
+    """A prompt: `messages` through the template of that id, or `text` as it is, with its `images`."""
 
     messages: tuple[Message, ...] = ()
     template: str = ""
     system: str = ""
     text: str | None = None
+    images: Images = ()
+    image_transform: ImageTransform | Literal[""] = ""
+
+    @property
+    def all_images(self) -> tuple[str, ...]:
+        """Those of the text and of every message, in order."""
+        return (*self.images, *(image for message in self.messages for image in message.images))
 
 
 class Generation(Asked, frozen=True, forbid_unknown_fields=True, kw_only=True):

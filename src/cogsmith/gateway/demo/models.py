@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cogsmith import manifest
 from cogsmith.client.client import AsyncClient
+from cogsmith.client.images import inputs_of
 from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.client.transport import Timeouts
 from cogsmith.errors import (
@@ -23,7 +25,7 @@ from cogsmith.gateway.demo.shown import Labels
 from cogsmith.gateway.models import Models
 from cogsmith.gateway.predictions import Predictions
 from cogsmith.gateway.worker import Worker
-from cogsmith.lmtp import AnyOperation, serialize_batch
+from cogsmith.lmtp import AnyOperation
 from cogsmith.prompts import templates
 from cogsmith.prompts.messages import takes_input, with_system
 from cogsmith.prompts.templates import Template
@@ -37,20 +39,29 @@ _CONVERSATION = [{"role": role, "content": "a"} for role in ("user", "assistant"
 
 
 class InProcessTransport:
-    """Runs batches as predictions of this gateway. Implements `client.transport.Transport`."""
+    """Runs batches as predictions of this gateway, each with `images`, as data URIs.
+
+    `image_transform` is how they become pixels; empty, as the package says. Implements `client.transport.Transport`.
+    """
 
     ends_by_itself = True
 
-    def __init__(self, worker: Worker, predictions: Predictions) -> None:
+    def __init__(
+        self, worker: Worker, predictions: Predictions, images: Sequence[str] = (), image_transform: str = ""
+    ) -> None:
         self._worker = worker
         self._predictions = predictions
+        self._images = images
+        self._image_transform = image_transform
 
     async def run(self, operations: Sequence[AnyOperation]) -> AsyncGenerator[str]:
         """Run the operations as one prediction: see `Transport`."""
         name = f"{present.LOCAL_OWNER}/{self._worker.model.name}"
-        batch = {"ops_batch_json": serialize_batch(operations)}
+        inputs = inputs_of(operations, self._images)
+        if "image" in inputs and self._image_transform:
+            inputs["image_transform"] = self._image_transform
         try:
-            prediction = self._predictions.create(self._worker, batch, model_ref=name)
+            prediction = self._predictions.create(self._worker, inputs, model_ref=name)
         except Overloaded as error:
             raise RateLimited(error.message, fix=error.fix) from error
         try:
@@ -68,20 +79,40 @@ class InProcessTransport:
         """Nothing is held."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A prompt's ids, the texts at which an answer to it ends, and the client that sends its images along."""
+
+    ids: tuple[int, ...]
+    stops: tuple[str, ...]
+    client: AsyncClient
+
+
 class DemoModel:
     """One served model: its client, and how it may be talked to."""
 
     def __init__(self, worker: Worker, predictions: Predictions) -> None:
         self.worker = worker
+        self._predictions = predictions
         self.client = AsyncClient(InProcessTransport(worker, predictions), timeouts=Timeouts())
         self._labels: Labels | None = None
-        self._packaged = manifest.read(worker.model.folder).prompt
+        self._manifest = manifest.read(worker.model.folder)
+
+    @property
+    def image_transform(self) -> str:
+        """How images become pixels where a request does not say."""
+        return self._manifest.image_transform
+
+    async def placeholder(self) -> str:
+        """What stands for an image in a prompt; empty for a model that reads none."""
+        return str((await self.client.model_info()).get("image_token") or "")
 
     async def templates(self) -> dict[str, Template]:
         """The templates by their ids, the model's own first, where it has one."""
         tokenizer = await self.client.tokenizer()
         own = self._own(tokenizer)
-        named = {name: templates.find(name) for name in templates.names() if name not in _WITHOUT_WORDS}
+        without = () if await self.placeholder() else _WITHOUT_WORDS
+        named = {name: templates.find(name) for name in templates.names() if name not in without}
         return ({OWN: own} if own else {}) | named
 
     async def labels(self) -> Labels:
@@ -90,28 +121,39 @@ class DemoModel:
             self._labels = Labels(await self.client.tokenizer())
         return self._labels
 
-    async def encode(self, asked: Asked) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Return the prompt's ids, and the texts at which an answer to it ends. Raises RequestRejected."""
+    async def prompted(self, asked: Asked) -> Prompted:
+        """Return the prompt, ready to be sent. Raises RequestRejected."""
         tokenizer = await self.client.tokenizer()
+        client, images = self.client, asked.all_images
+        placeholder = await self.placeholder()
+        if images:
+            if not placeholder:
+                raise RequestRejected("images are given, and this model reads none", fix="leave them out")
+            tokenizer = tokenizer.with_images(placeholder, len(images))
+            way = InProcessTransport(self.worker, self._predictions, images, asked.image_transform)
+            client = client.through(way)
         if asked.text is not None:
-            return tokenizer.encode(asked.text), ()
-        known = await self.templates()
-        if asked.template not in known:
-            raise RequestRejected(f"there is no template {asked.template!r}", fix=f"use one of {', '.join(known)}")
-        template = known[asked.template]
+            return Prompted(tokenizer.encode(asked.text), (), client)
+        template = await self._template(asked)
         # A system prompt that is packaged with the model goes with its own template, and no other.
-        system = asked.system or (self._packaged.system if asked.template == OWN else "")
+        system = asked.system or (self._manifest.prompt.system if asked.template == OWN else "")
         try:
-            messages = with_system([message.to_dict() for message in asked.messages], system)
-            return tokenizer.encode_with(template, messages), template.stop
+            messages = with_system([message.to_dict(placeholder) for message in asked.messages], system)
+            return Prompted(tokenizer.encode_with(template, messages), template.stop, client)
         except RequestError as error:
             raise RequestRejected(error.message, fix=error.fix) from error
 
+    async def _template(self, asked: Asked) -> Template:
+        known = await self.templates()
+        if asked.template not in known:
+            raise RequestRejected(f"there is no template {asked.template!r}", fix=f"use one of {', '.join(known)}")
+        return known[asked.template]
+
     def _own(self, tokenizer: ClientTokenizer) -> Template | None:
         """The template packaged with the model, else its tokenizer's."""
-        found = templates.packaged(self._packaged)
+        found = templates.packaged(self._manifest.prompt)
         if found is None and tokenizer.chat_template is not None:
-            return Template(OWN, tokenizer.chat_template, self._packaged.stop or ())
+            return Template(OWN, tokenizer.chat_template, self._manifest.prompt.stop or ())
         return found
 
 

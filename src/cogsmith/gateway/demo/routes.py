@@ -26,13 +26,14 @@ from cogsmith.client.results import Token
 from cogsmith.client.stream import Stream
 from cogsmith.client.tokenizer import ClientTokenizer
 from cogsmith.errors import CogsmithError, RateLimited, RequestRejected, UnknownResource, UserError
-from cogsmith.gateway.demo.asked import Comparison, Generation, Reading, read
+from cogsmith.gateway.demo.asked import IMAGE_KINDS, Comparison, Generation, Reading, read
 from cogsmith.gateway.demo.models import OWN, DemoModel, DemoModels, abilities
 from cogsmith.gateway.demo.shown import Shown, described, spelled
 from cogsmith.gateway.present import Json
 from cogsmith.gateway.problems import HTTPProblem
 from cogsmith.gateway.routes.bodies import read_object
 from cogsmith.gateway.routes.resource import resource
+from cogsmith.manifest import MAX_IMAGE_PIXELS, MAX_IMAGES
 
 PATH = "/demo/"
 """Where the page is. What lies directly below it is the same for everybody, and secret to nobody."""
@@ -41,20 +42,23 @@ _FILES = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _HEADERS = {
     # Only the page's own files, and nothing that a model writes, can be run, shown or called.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+# Of a request's bytes, what images leave to the rest of it.
+_ROOM_FOR_WORDS = 2**20
 _SAID = ("parameters", "dtype", "device", "engine", "quantization", "vocab_size", "max_context", "architecture")
 
 
 class DemoRoutes:
-    """The page and its JSON, over the served models."""
+    """The page and its JSON, over the served models. A request of it may have `max_body` bytes."""
 
-    def __init__(self, models: DemoModels) -> None:
+    def __init__(self, models: DemoModels, max_body: int) -> None:
         self._models = models
+        self._max_body = max_body
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -87,8 +91,23 @@ class DemoRoutes:
                     {"id": id_, "name": found.name, "own": id_ == OWN, **abilities(found)}
                     for id_, found in templates.items()
                 ],
+                "images": await self._images(model),
             }
         )
+
+    async def _images(self, model: DemoModel) -> dict[str, Any] | None:
+        """What the page has to know of images before it sends any; None for a model that reads none."""
+        placeholder = await model.placeholder()
+        if not placeholder:
+            return None
+        return {
+            "placeholder": placeholder,
+            "transform": model.image_transform,
+            "kinds": IMAGE_KINDS,
+            "most": MAX_IMAGES,
+            "pixels": MAX_IMAGE_PIXELS,
+            "bytes": max(0, self._max_body - _ROOM_FOR_WORDS),
+        }
 
     async def _generate(self, request: Request) -> Response:
         model = self._models.find(request.path_params["name"])
@@ -99,14 +118,14 @@ class DemoRoutes:
     async def _compare(self, request: Request) -> Response:
         model = self._models.find(request.path_params["name"])
         asked = read(await read_object(request), Comparison)
-        prompt, _ = await model.encode(asked)
-        scored = await model.client.score(prompt, asked.options)
+        prompted = await model.prompted(asked)
+        scored = await prompted.client.score(prompted.ids, asked.options)
         labels = await model.labels()
         options = [
             {"text": text, "tokens": [described(token, labels) for token in one.tokens]}
             for text, one in zip(asked.options, scored, strict=True)
         ]
-        return Json({"prompt_tokens": len(prompt), "options": options})
+        return Json({"prompt_tokens": len(prompted.ids), "options": options})
 
     async def _read(self, request: Request) -> Response:
         model = self._models.find(request.path_params["name"])
@@ -133,18 +152,19 @@ class Continuation:
     async def begun(cls, model: DemoModel, asked: Generation) -> Continuation:
         """Begin it. Raises RequestRejected for what has no meaning."""
         tokenizer = await model.client.tokenizer()
-        prompt, stops = await model.encode(asked)
+        prompted = await model.prompted(asked)
         if asked.begun and asked.constraint is not None:
             raise RequestRejected(
                 "what has begun cannot go on under a constraint", fix="a constraint holds from an answer's first token"
             )
         if unknown := [id_ for id_ in asked.begun if id_ not in tokenizer]:
             raise RequestRejected(f"begun holds {unknown[0]}, which is no token of this model")
-        stream = model.client.generate((*prompt, *asked.begun), **_options(asked, stops, tokenizer))
+        stops = prompted.stops
+        stream = prompted.client.generate((*prompted.ids, *asked.begun), **_options(asked, stops, tokenizer))
         eos_ids = frozenset((await model.client.model_info()).get("eos_ids") or ())
-        shown = Shown(tokenizer, await model.labels(), prompt, () if asked.constraint else stops, eos_ids)
+        shown = Shown(tokenizer, await model.labels(), prompted.ids, () if asked.constraint else stops, eos_ids)
         begun = [one for id_ in asked.begun for one in shown.push(Token(id_, 0.0))]
-        return cls(prompt, begun, shown, stream)
+        return cls(prompted.ids, begun, shown, stream)
 
     async def lines(self) -> AsyncGenerator[bytes]:
         """Yield lines of JSON. Closing this before its end cancels it."""
