@@ -9,6 +9,8 @@ from cogsmith.workdir.build import build
 
 from ..engine.models import byte_tokenizer, tiny_llama
 from . import gateway as gateways
+from .browser import browser
+from .llava import build_llava
 from .plain import PlainModel
 
 CONFIG = """
@@ -19,6 +21,8 @@ limits.timeout_seconds = {seconds}
 limits.max_batch_size = 8
 cog.concurrency = {concurrency}
 """
+
+DEMO_TOKEN = "secret"
 
 SMOLLM2 = """
 [models.smollm2-135m]
@@ -80,6 +84,28 @@ def plain_tiny(tiny):
     """The tiny model's checkpoint under plain transformers."""
     _, folder = tiny
     return PlainModel(folder / "checkpoints")
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory):
+    """A tiny LLaVA, the plain model, and its work directory."""
+    return build_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="session")
+def demo(tiny, llava, tmp_path_factory):
+    """A gateway with the page over two tiny models, the second of which reads images. It demands DEMO_TOKEN."""
+    options = ("--demo", "--lazy", "--token", DEMO_TOKEN)
+    with gateways.running(tiny[1], llava[1], log=tmp_path_factory.mktemp("demo") / "log", options=options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tab(tmp_path_factory):
+    """A browser's tab, the size of a small laptop's screen."""
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        page.size(1280, 900)
+        yield page
 
 
 @pytest.fixture(scope="session")

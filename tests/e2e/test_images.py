@@ -1,52 +1,26 @@
 """A tiny LLaVA, built from config.toml, through the real Cog runtime, against plain transformers on the same pixels."""
 
 import base64
-import io
 import json
 
 import pytest
 import torch
 from PIL import Image
 
-from cogsmith import config
 from cogsmith.client.cog_server import Prediction
 from cogsmith.errors import ClientError
 from cogsmith.gateway import cog_process
 from cogsmith.prompts import templates
-from cogsmith.sources.silent import Silent
-from cogsmith.workdir.build import build
 
-from ..engine.vision import SIDE, generated, llava, picture, save
+from ..engine.vision import picture
+from .llava import NEW, PROCESSOR, data_uri, shown, square, truth
 
-pytestmark = pytest.mark.slow
-
-CONFIG = """
-[models.tiny]
-source = "./checkpoint"
-task = "image-text"
-cog.gpu = false
-"""
-NEW = 12
-
-
-def data_uri(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("llava")]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    model = save(root / "checkpoint")
-    (root / "config.toml").write_text(CONFIG)
-    (made,) = build(config.load(root / "config.toml"), reporter=Silent(), cache=root / "cache")
-    return model, made.folder
-
-
-@pytest.fixture(scope="module")
-def served(built):
-    model, folder = built
+def served(llava):
+    model, folder = llava
     with cog_process.running(folder) as server:
         yield model, server.url
 
@@ -68,23 +42,6 @@ def operate(served):
         return [json.loads(line.partition(" ")[2]) for line in lines]
 
     return operate
-
-
-PROCESSOR, _ = llava()
-
-
-def truth(model, text, *images, special=True, pixels=None):
-    """Plain transformers' tokens and log-probabilities after a text with its images."""
-    inputs = PROCESSOR(text=[text], images=list(images) or None, return_tensors="pt", add_special_tokens=special)
-    if pixels is not None:
-        inputs["pixel_values"] = pixels
-    return generated(model, inputs, NEW)
-
-
-def shown(tokens):
-    """What a reader sees: nothing from the end token on."""
-    ends = tokens.index(256) if 256 in tokens else len(tokens)
-    return PROCESSOR.tokenizer.decode(tokens[:ends], skip_special_tokens=True)
 
 
 def test_text_answers_are_plain_transformers(served, ask):
@@ -174,22 +131,6 @@ def test_ops_that_do_not_match_their_images(operate):
     assert "2 image placeholders" in lines[4]["error"]
     (line,) = operate([["GENERATE", {"model": "m", "prompt": [65, image], "stream_id": 1}]])
     assert "0 images are given" in line["error"]
-
-
-MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073))[:, None, None]
-DEVIATION = torch.tensor((0.26862954, 0.26130258, 0.27577711))[:, None, None]
-
-
-def square(image, transform):
-    """The pixels of a 60 x 40 image by the rule, `[1, 3, SIDE, SIDE]`."""
-    if transform == "padded_resize":
-        made = Image.new("RGB", (60, 60), (122, 116, 104))
-        made.paste(image, (0, 10))
-        made = made.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    else:
-        made = image.resize((48, SIDE), Image.Resampling.BICUBIC).crop((8, 0, 40, SIDE))
-    values = torch.frombuffer(bytearray(made.tobytes()), dtype=torch.uint8).reshape(SIDE, SIDE, 3).permute(2, 0, 1)
-    return ((values / 255 - MEAN) / DEVIATION)[None]
 
 
 @pytest.mark.parametrize("transform", ["padded_resize", "resized_center_crop"])

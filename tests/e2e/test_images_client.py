@@ -4,18 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from cogsmith.client import connect
 from cogsmith.errors import EndpointError, RequestRejected, UnsupportedByServer
 
-from ..engine.vision import llava, picture
-from .test_images import NEW, built, served, truth  # noqa: F401 (fixtures)
+from ..engine.vision import picture
+from .conftest import DEMO_TOKEN
+from .llava import NEW, truth
+from .test_images import served  # noqa: F401 (a fixture)
 
-pytestmark = pytest.mark.slow
-
-PROCESSOR, _ = llava()
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("llava")]
 
 
 @pytest.fixture
@@ -24,16 +25,20 @@ def file(tmp_path):
     return tmp_path / "one.png"
 
 
-@pytest.fixture(params=["http", "local"])
-def endpoint(request, served, built):  # noqa: F811
-    return served[1] if request.param == "http" else f"local:{built[1]}"
+@pytest.fixture(params=["http", "local", "replicate"])
+def connected(request, served, llava):  # noqa: F811
+    """What connects to the model, by each way that takes images."""
+    if request.param == "replicate":
+        demo = request.getfixturevalue("demo")
+        return partial(connect, "replicate:org/llava", token=DEMO_TOKEN, base_url=demo.url)
+    return partial(connect, served[1] if request.param == "http" else f"local:{llava[1]}")
 
 
-def test_the_client_sends_images(served, endpoint, file):  # noqa: F811
+def test_the_client_sends_images(served, connected, file):  # noqa: F811
     model, _ = served
     tokens, logprobs = truth(model, "<image>\nWhat is it?", picture())
     count = tokens.index(256) + 1 if 256 in tokens else NEW
-    with connect(endpoint, images=[file]) as client:
+    with connected(images=[file]) as client:
         made = client.generate("What is it?", max_tokens=NEW).result()
         assert made.branches[0].ids == tuple(tokens[:count])
         expected = [row[token].item() for row, token in zip(logprobs, tokens[:count], strict=False)]

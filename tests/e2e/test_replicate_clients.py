@@ -14,12 +14,12 @@ import httpx2
 import pytest
 import standardwebhooks
 
-from .clients import environments, peer
+from .clients import peer
+from .clients.official import CLIENTS, running
 from .lmtp_inputs import items, lmtp, tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gateway")]
 
-CLIENTS = ["replicate-1.0.7", "replicate-2.0.0b4", "javascript"]
 INPUTS = [
     "add_generation_prompt",
     "choices",
@@ -62,21 +62,8 @@ INPUTS = [
 
 @pytest.fixture(scope="module", params=CLIENTS)
 def client(request, gateway, client_environments):
-    variables = {
-        "REPLICATE_BASE_URL": gateway.url,
-        "REPLICATE_API_TOKEN": "r8_any",
-        "REPLICATE_POLL_INTERVAL": "0.02",
-    }
-    if request.param == "javascript":
-        program, packages = environments.node(client_environments)
-        command = [program, "run_replicate_js.cjs"]
-        variables["NODE_PATH"] = str(packages)
-    else:
-        major = request.param.removeprefix("replicate-")[0]
-        command = [environments.python(request.param, client_environments), f"run_replicate_{major}.py"]
-    with peer.running(*command, variables=variables) as running:
-        running.name = request.param
-        yield running
+    with running(request.param, gateway.url, client_environments) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,8 @@ def assemble(folders: Sequence[Path], settings: Settings, report: Report) -> Ass
     """
     models = Models([_worker(model, settings, report) for model in _described(folders, settings)])
     limits = PredictionLimits(waiting=settings.max_queue, kept_seconds=settings.keep)
-    predictions, files, webhooks = Predictions(limits), FileStore(), Webhooks()
+    files, webhooks = FileStore(), Webhooks()
+    predictions = Predictions(limits, files)
     predictions.subscribe(webhooks.notice)
     if settings.chaos is not None:
         predictions.subscribe(settings.chaos.abort_some)

@@ -15,9 +15,12 @@ from typing import Any
 
 import httpx2
 import msgspec
+from anyio import to_thread
 
 from cogsmith.errors import CogsmithError, ServeError
 from cogsmith.gateway import resumption
+from cogsmith.gateway.files import FileStore
+from cogsmith.gateway.handed_over import with_files
 from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.worker import Worker
 
@@ -45,21 +48,21 @@ def client() -> httpx2.AsyncClient:
     return httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False)
 
 
-async def run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction) -> None:
-    """Bring `prediction` to its end on `worker`.
+async def run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction, files: FileStore) -> None:
+    """Bring `prediction`, whose input may name some of `files`, to its end on `worker`.
 
     It waits its turn for a slot. Where the server dies it is queued again, at most twice: from the beginning as long as
     nobody has seen any output, then for what an LMTP batch still lacks, if that can be asked for. A prediction that is
     ended meanwhile is cancelled in Cog too, and keeps its slot until Cog has let go of it.
     """
     try:
-        await _run(http, worker, prediction)
+        await _run(http, worker, prediction, files)
     except CogsmithError as error:
         prediction.explain(str(error))
         prediction.end("failed", error=str(error))
 
 
-async def _run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction) -> None:
+async def _run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction, files: FileStore) -> None:
     reason = ""
     inputs = prediction.input
     for run_number in range(_MAX_RUNS):
@@ -69,7 +72,9 @@ async def _run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction)
             # Cog would take a second request of the same id for a reader of the first.
             name = f"{prediction.id}{run_number or ''}"
             try:
-                await _attempt(http, f"{await worker.ready()}/predictions/{name}", inputs, prediction)
+                url = f"{await worker.ready()}/predictions/{name}"
+                sent = await to_thread.run_sync(with_files, inputs, worker.model.openapi_schema, files)
+                await _attempt(http, url, sent, prediction)
                 return
             except (_Broken, httpx2.TransportError) as error:
                 reason = str(error) or type(error).__name__
@@ -90,7 +95,7 @@ def _left_to_do(prediction: Prediction, reason: str) -> dict[str, Any]:
         raise ServeError(f"the model's server broke off after some output: {reason}")
     if not rest:
         prediction.end("succeeded")
-    return {"ops_batch_json": rest}
+    return prediction.input | {"ops_batch_json": rest}
 
 
 async def _attempt(http: httpx2.AsyncClient, url: str, inputs: dict[str, Any], prediction: Prediction) -> None:

@@ -52,6 +52,7 @@ class FileStore:
         self._max_bytes = max_bytes
         self._folder: Path | None = None
         self._files: dict[str, StoredFile] = {}
+        self._ids: set[str] = set()
 
     def add(self, upload: UploadFile, metadata: dict[str, Any]) -> StoredFile:
         """Keep a copy. Raises HTTPProblem where there is no room for it, OSError where the disk has none."""
@@ -83,6 +84,7 @@ class FileStore:
             created_at=datetime.now(UTC),
         )
         self._files[identity] = stored
+        self._ids.add(identity)
         return stored
 
     def get(self, file_id: str) -> StoredFile:
@@ -90,6 +92,10 @@ class FileStore:
         if file_id not in self._files:
             raise UnknownResource(f"there is no file {file_id!r} here: files are kept while the gateway runs")
         return self._files[file_id]
+
+    def had(self, file_id: str) -> bool:
+        """Whether there ever was a file of this id here."""
+        return file_id in self._ids
 
     def newest_first(self) -> list[StoredFile]:
         """All files."""

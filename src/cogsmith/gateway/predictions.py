@@ -15,6 +15,7 @@ import msgspec
 
 from cogsmith.errors import Overloaded, ShuttingDown, UnknownResource
 from cogsmith.gateway import dispatch
+from cogsmith.gateway.files import FileStore
 from cogsmith.gateway.prediction import Change, Prediction, Webhook
 from cogsmith.gateway.worker import Worker
 
@@ -40,10 +41,14 @@ class PredictionLimits:
 
 
 class Predictions:
-    """All predictions, in the order of their creation. An asynchronous context: leaving it ends them all."""
+    """All predictions, in the order of their creation. An asynchronous context: leaving it ends them all.
 
-    def __init__(self, limits: PredictionLimits | None = None) -> None:
+    Their inputs may name uploaded `files`.
+    """
+
+    def __init__(self, limits: PredictionLimits | None = None, files: FileStore | None = None) -> None:
         self._limits = limits or PredictionLimits()
+        self._files = files or FileStore()
         self._by_id: dict[str, Prediction] = {}
         self._by_stream_key: dict[str, Prediction] = {}
         self._tasks: dict[Prediction, asyncio.Task[None]] = {}
@@ -156,7 +161,7 @@ class Predictions:
     async def _run(self, worker: Worker, prediction: Prediction) -> None:
         timer = self._cancel_at_deadline(prediction)
         try:
-            await dispatch.run(self._client, worker, prediction)
+            await dispatch.run(self._client, worker, prediction, self._files)
         except Exception:
             _log.exception("prediction %s", prediction.id)
             prediction.explain(_GATEWAY_FAILED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import replicate
@@ -105,6 +107,17 @@ def file_as_prompt(version: str, content: str) -> str:
     return prediction.input["prompt"]
 
 
+def predict_with_images(version: str, input: Input, files: list[str], strategy: str) -> list[Any]:
+    """Give image files as inputs, by either of the client's ways; return what the prediction got, and its output."""
+    with ExitStack() as opened:
+        images = [opened.enter_context(Path(file).open("rb")) for file in files]
+        prediction = replicate.predictions.create(
+            version=version, input={**input, "image": images}, file_encoding_strategy=strategy
+        )
+        done = replicate.predictions.wait(prediction.id)
+    return [done.input["image"], "".join(done.output or []), done.error]
+
+
 def predict_with_webhook(version: str, input: Input, webhook: str) -> str:
     prediction = replicate.predictions.create(
         version=version, input=input, webhook=webhook, webhook_events_filter=["completed"]
@@ -129,6 +142,7 @@ answer_calls(
     newest,
     file,
     file_as_prompt,
+    predict_with_images,
     predict_with_webhook,
     webhook_secret,
 )

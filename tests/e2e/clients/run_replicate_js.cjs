@@ -1,5 +1,7 @@
 // replicate 1.4.0 for JavaScript as it is, for `test_replicate_clients.py`.
 
+const { readFileSync } = require("node:fs");
+const { basename } = require("node:path");
 const readline = require("node:readline");
 const Replicate = require("replicate");
 
@@ -77,6 +79,13 @@ const functions = {
   async file_as_prompt({ version, content }) {
     const prompt = new File([content], "prompt.txt", { type: "text/plain" });
     return (await replicate.predictions.create({ version, input: { prompt, max_tokens: 1 } })).input.prompt;
+  },
+
+  async predict_with_images({ version, input, files }) {
+    const image = files.map((file) => new File([readFileSync(file)], basename(file), { type: "image/png" }));
+    const prediction = await replicate.predictions.create({ version, input: { ...input, image } });
+    const done = await replicate.wait(prediction, POLLING);
+    return [done.input.image, (done.output ?? []).join(""), done.error];
   },
 
   async predict_with_webhook({ version, input, webhook }) {
