@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return found
 
 
+@cache
+def written(charsmap: bytes) -> normalizers.Normalizer:
+    """What is made of compiled rules; it takes seconds."""
+    return normalizers.Sequence(normalization_steps(charsmap))
+
+
 def library(name: str) -> sentencepiece.SentencePieceNormalizer:
     bare = dict.fromkeys(("add_dummy_prefix", "escape_whitespaces", "remove_extra_whitespaces"), False)
     return sentencepiece.SentencePieceNormalizer(rule_name=name, **bare)
@@ -43,7 +50,7 @@ def library(name: str) -> sentencepiece.SentencePieceNormalizer:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_texts_are_normalized_as_the_library_does(maps: dict[str, bytes], name: str):
-    ours, truth = normalizers.Sequence(normalization_steps(maps[name])), library(name)
+    ours, truth = written(maps[name]), library(name)
     rules = sorted(read_rules(maps[name]))
     draw = random.Random(0)
     texts = [*PROBE_TEXTS, *rules[::100]]
@@ -55,7 +62,7 @@ def test_texts_are_normalized_as_the_library_does(maps: dict[str, bytes], name: 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rule_and_every_character(maps: dict[str, bytes], name: str):
-    ours, truth = normalizers.Sequence(normalization_steps(maps[name])), library(name)
+    ours, truth = written(maps[name]), library(name)
     characters = {chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000}
     for text in [*read_rules(maps[name]), *sorted(characters - RESERVED)]:
         assert ours.normalize_str(text) == truth.normalize(text), ascii(text)

@@ -24,10 +24,12 @@ def python(name: str, kept: Path) -> Path:
     folder = kept / f"{name}-{_digest(sys.version, pins)}"
     if not folder.is_dir():
         with atomic_folder(folder) as unfinished:
-            _run(sys.executable, "-m", "venv", unfinished)
+            # Our pip installs into it: one of its own would take as long to make as the rest.
+            _run(sys.executable, "-m", "venv", "--without-pip", unfinished)
             # The list is complete, so that no release of tomorrow comes in as somebody's dependency.
             options = ("--no-deps", "--no-compile", "--quiet", "--disable-pip-version-check")
-            _run(unfinished / "bin/python", "-m", "pip", "install", *options, "--requirement", pins)
+            pip = (sys.executable, "-m", "pip", "--python", unfinished / "bin/python")
+            _run(*pip, "install", *options, "--requirement", pins)
     return folder / "bin/python"
 
 
@@ -41,7 +43,8 @@ def node(kept: Path, named: Path = HERE) -> tuple[Path, Path]:
         with atomic_folder(folder) as unfinished:
             for file in locked:
                 (unfinished / file.name).write_bytes(file.read_bytes())
-            _run(program, wheel / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--prefix", unfinished)
+            options = ("--prefix", unfinished, "--no-audit", "--no-fund", "--prefer-offline")
+            _run(program, wheel / "lib/node_modules/npm/bin/npm-cli.js", "ci", *options)
     return program, folder / "node_modules"
 
 
