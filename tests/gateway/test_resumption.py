@@ -1,10 +1,13 @@
 """What a cut answer still lacks, in operations written by hand."""
 
+import asyncio
 import json
 
 import pytest
 
 from cogsmith.gateway.resumption import rest_of
+
+from .stand_in import gateway, said, saying
 
 
 def tokens(stream_id, *ids, reason=None):
@@ -68,3 +71,22 @@ def test_a_penalty_on_what_has_not_begun_forbids_nothing():
 def test_what_is_no_batch_has_no_rest():
     assert rest_of("", ["some text"]) is None
     assert rest_of("[]", ["some text"]) is None
+
+
+def test_what_goes_on_is_of_the_same_images():
+    image = "data:image/png;base64,AA=="
+    seen = []
+
+    async def rest_of_it(inputs, cancelled):
+        seen.append(inputs)
+        yield said("completed", status="succeeded", metrics={})
+
+    async def body():
+        async with gateway() as local:
+            local.cog.plans = [saying(said("output", chunk=tokens(1, 7), index=0)), rest_of_it]
+            inputs = {"ops_batch_json": json.dumps([GENERATE]), "image": image}
+            await local.predictions.create(local.worker, inputs, model_ref="me/tiny").wait()
+
+    asyncio.run(body())
+    assert seen[0]["image"] == image
+    assert json.loads(seen[0]["ops_batch_json"])[0][1]["prompt"] == [1, 2, 7]
