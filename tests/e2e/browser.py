@@ -122,6 +122,18 @@ class Page:
         one = _element(selector)
         self.js(f"{one}.value = {json.dumps(value)}; {one}.dispatchEvent(new Event('change', {{bubbles: true}}))")
 
+    def upload(self, selector, *files):
+        """Choose files in a field for them."""
+        one = self.call("Runtime.evaluate", expression=_element(selector))["result"]["objectId"]
+        self.call("DOM.setFileInputFiles", objectId=one, files=[str(file) for file in files])
+
+    def drop(self, selector, *files):
+        """Drag files from outside onto an element, and drop them."""
+        x, y = self.middle(selector)
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def press(self, key):
         """Press a key and let it go."""
         code = {"windowsVirtualKeyCode": _KEYS.get(key, 0), "key": key, "code": key}

@@ -1,6 +1,7 @@
 // How likely each of some options is behind a prompt, as bars.
 import { postJson } from "./api.js";
 import { find, make, percent, showError } from "./dom.js";
+import { Tray } from "./images.js";
 import { levelOf } from "./likelihood.js";
 import * as settings from "./settings.js";
 
@@ -16,7 +17,8 @@ export class Comparison {
     this.options = [];
     this.form = find("form", view);
     this.results = find(".results", view);
-    this.error = find(".error", view);
+    this.error = find(":scope > .error", view);
+    this.tray = new Tray(view);
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#compare();
@@ -27,8 +29,11 @@ export class Comparison {
     this.results.addEventListener("change", () => this.#show());
   }
 
-  setModel(name) {
-    if (name !== this.model) this.results.hidden = true;
+  setModel(name, { images = null } = {}) {
+    if (name !== this.model) {
+      this.results.hidden = true;
+      this.tray.setModel(images);
+    }
     this.model = name;
   }
 
@@ -38,10 +43,12 @@ export class Comparison {
     const unique = [...new Set(texts)];
     showError(this.error, unique.length ? null : "Write one option at least.");
     if (!unique.length || !this.model) return;
+    const images = this.tray.uris;
     const asked = template.checked
-      ? { messages: [{ role: "user", content: prompt.value }], ...settings.prompting() }
-      : { text: prompt.value };
-    const button = find("button", this.form);
+      ? { messages: [{ role: "user", content: prompt.value, images }], ...settings.prompting() }
+      : { text: prompt.value, images };
+    Object.assign(asked, settings.imaging());
+    const button = find('[type="submit"]', this.form);
     button.disabled = true;
     try {
       const path = `models/${encodeURIComponent(this.model)}/comparison`;

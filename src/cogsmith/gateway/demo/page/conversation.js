@@ -3,6 +3,7 @@ import { Answer } from "./answer.js";
 import * as card from "./card.js";
 import { SurpriseChart } from "./chart.js";
 import { find, isAtEnd, make, showError } from "./dom.js";
+import { sizeOf, thumbnail, Tray } from "./images.js";
 import { link } from "./linked.js";
 import * as settings from "./settings.js";
 
@@ -14,13 +15,17 @@ export class Conversation {
     this.model = null;
     this.form = find("form", view);
     this.list = find(".turns", view);
+    this.tray = new Tray(view);
     this.chart = new SurpriseChart();
     find(".dock", view).append(this.chart.element);
     this.#listen();
   }
 
-  setModel(name) {
-    if (name !== this.model) this.clear();
+  setModel(name, { images = null } = {}) {
+    if (name !== this.model) {
+      this.clear();
+      this.tray.setModel(images);
+    }
     this.model = name;
   }
 
@@ -43,13 +48,17 @@ export class Conversation {
       this.#submit();
     });
     this.form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.isComposing || (event.shiftKey || this.single) && !event.ctrlKey) return;
+      if (event.key !== "Enter" || event.target.type !== "textarea" || event.isComposing || (event.shiftKey || this.single) && !event.ctrlKey) return;
       event.preventDefault();
       this.#submit();
     });
     message.addEventListener("input", () => this.#refresh());
     find(".stop", this.form).addEventListener("click", () => this.running?.stop());
-    find(".clear", this.form).addEventListener("click", () => this.clear());
+    find(".clear", this.form).addEventListener("click", () => {
+      this.tray.clear();
+      this.clear();
+    });
+    this.tray.addEventListener("change", () => this.#refresh());
     find(".undo", this.form)?.addEventListener("click", () => this.#undo());
     this.#refresh();
   }
@@ -58,24 +67,32 @@ export class Conversation {
     const running = Boolean(this.running);
     const submit = find('[type="submit"]', this.form);
     submit.hidden = running;
-    submit.disabled = !this.form.elements.message.value.trim();
+    submit.disabled = this.#isEmpty;
     find(".stop", this.form).hidden = !running;
-    find(".clear", this.form).disabled = this.turns.length === 0;
+    find(".clear", this.form).disabled = this.turns.length === 0 && !this.tray.pictures.length;
     const undo = find(".undo", this.form);
     if (undo) undo.disabled = this.turns.length === 0 || running;
     const empty = find(".empty", this.list);
     if (empty) empty.hidden = this.turns.length > 0;
   }
 
+  /** Whether there is nothing to send: an image may go alone. */
+  get #isEmpty() {
+    return !this.form.elements.message.value.trim() && !this.tray.pictures.length;
+  }
+
   async #submit() {
     const { message, input } = this.form.elements;
-    if (!message.value.trim() || this.running || !this.model) return;
+    if (this.#isEmpty || this.running || !this.model || this.#refuseImages()) return;
     const asked = this.#settings();
     if (!asked) return;
     if (this.single) this.clear();
-    const said = { role: "user", content: message.value, input: input && !input.disabled ? input.value : "" };
-    const turn = this.#turn(said);
-    if (!this.single) message.value = "";
+    const said = { role: "user", content: message.value, input: input && !input.disabled ? input.value : "", images: this.tray.uris };
+    const turn = this.#turn(said, this.tray.pictures);
+    if (!this.single) {
+      message.value = "";
+      this.tray.clear();
+    }
     await this.#generate(turn, (answer) => answer.generate(asked));
   }
 
@@ -93,7 +110,11 @@ export class Conversation {
     if (!turn) return;
     card.hide({ atOnce: true });
     turn.element.remove();
-    this.form.elements.message.value ||= turn.said.content;
+    // What was said comes back whole, to be said anew, unless something else is being written.
+    if (this.#isEmpty) {
+      this.form.elements.message.value = turn.said.content;
+      this.tray.put(turn.pictures);
+    }
     this.form.elements.message.focus();
     this.chart.show(this.turns.at(-1)?.answer.text.tokens ?? []);
     this.#refresh();
@@ -105,16 +126,26 @@ export class Conversation {
     return [...before, said];
   }
 
-  #turn(said) {
-    const asked = { messages: this.#messages(said), ...settings.prompting() };
+  /** Say so, and return true, where the conversation's images are too many to be sent together. */
+  #refuseImages() {
+    const pictures = [...(this.single ? [] : this.turns.flatMap((turn) => turn.pictures)), ...this.tray.pictures];
+    const { most, bytes } = this.tray.rules ?? { most: 0, bytes: 0 };
+    const isTooMuch = pictures.length > most || sizeOf(pictures) > bytes;
+    if (isTooMuch) showError(this.tray.error, "With those said before, these are more images than can be sent: clear the conversation.");
+    return isTooMuch;
+  }
+
+  #turn(said, pictures) {
+    const asked = { messages: this.#messages(said), ...settings.prompting(), ...settings.imaging() };
     const events = new EventTarget();
     const answer = new Answer(this.model, asked, events);
     const question = make("div", { className: "question" }, said.content);
+    if (pictures.length) question.prepend(make("div", { className: "pictures" }, ...pictures.map(thumbnail)));
     if (said.input) question.append(make("div", { className: "given" }, said.input));
     const foot = make("div", { className: "foot" });
     const error = make("p", { className: "error", role: "alert", hidden: true });
     const paper = make("div", { className: "answer paper" }, answer.text.element, error, foot);
-    const turn = { said, answer, foot, error, element: make("article", { className: "turn" }, ...(this.single ? [] : [question]), paper) };
+    const turn = { said, pictures, answer, foot, error, element: make("article", { className: "turn" }, ...(this.single ? [] : [question]), paper) };
     events.addEventListener("change", () => this.#show(turn));
     events.addEventListener("tokens", () => this.#grow(turn));
     link(answer.text, this.chart, (index) => this.#alternatives(turn, index));

@@ -50,7 +50,7 @@ async function choose(name) {
     const description = await getJson(`models/${encodeURIComponent(name)}`);
     if (select.value !== name) return;
     settings.setModel(description);
-    for (const view of Object.values(views)) view.setModel(name);
+    for (const view of Object.values(views)) view.setModel(name, description);
     say(factsOf(description), "ready");
     document.body.dataset.ready = "true";
   } catch (error) {

@@ -11,9 +11,9 @@ const CONSTRAINTS = {
 };
 const SINGLE_MAX = 512;
 const GROUPS = {
-  chat: ["prompting", "sampling", "constraint"],
-  single: ["prompting", "sampling", "constraint"],
-  compare: ["prompting"],
+  chat: ["prompting", "imaging", "sampling", "constraint"],
+  single: ["prompting", "imaging", "sampling", "constraint"],
+  compare: ["prompting", "imaging"],
   read: [],
 };
 
@@ -31,6 +31,11 @@ export function setModel(description) {
   keep();
   model = description;
   for (const settings of Object.values(kept)) settings.template = undefined;
+  if (model.images) {
+    field("image-transform").value = model.images.transform;
+    field("placeholder").textContent = model.images.placeholder;
+  }
+  showGroups();
   fit();
 }
 
@@ -38,8 +43,12 @@ export function setModel(description) {
 export function setView(name) {
   keep();
   view = name;
-  for (const id of GROUPS.chat) field(id).hidden = !GROUPS[name].includes(id);
+  showGroups();
   fit();
+}
+
+function showGroups() {
+  for (const id of GROUPS.chat) field(id).hidden = !GROUPS[view].includes(id) || id === "imaging" && !model?.images;
 }
 
 /** Remember what was set for the view that is left. */
@@ -90,6 +99,9 @@ export function prompting() {
   const system = find(".system", field("prompting")).hidden ? "" : field("system").value.trim();
   return { template: field("template").value, system };
 }
+
+/** How images become pixels, where the model reads some. */
+export const imaging = () => (model.images ? { image_transform: field("image-transform").value } : {});
 
 /** What a generation is asked for. Throws Unfit, having said why in its place. */
 export function generation() {
