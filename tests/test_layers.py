@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import cogsmith
+from cogsmith.config import load
+from cogsmith.workdir.render import render
 
 PACKAGE = Path(cogsmith.__file__).parent
 GROUND = {"errors", "manifest", "quant", "heads", "detokenize", "__version__"}
@@ -55,6 +57,20 @@ def test_an_area_imports_only_what_is_below_it(area: str):
 def test_every_area_has_its_place():
     areas = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert areas - {"__init__"} == MAY_IMPORT.keys()
+
+
+def test_all_that_a_container_runs_travels_into_it(tmp_path):
+    """Its folder stands alone: what travels imports nothing of ours that does not."""
+    (tmp_path / "config.toml").write_text("[models.m]\nsource = 'hf:a/b'\n")
+    project = load(tmp_path / "config.toml")
+    rendered = render(project.models["m"], "hf:a/b@c", project)
+    ours = [path for path in rendered if path.startswith("cogsmith/") and path.endswith(".py")]
+    areas = {path.split("/")[1].removesuffix(".py") for path in ours} | {"cogsmith", "__version__"}
+    assert {"engine", "predictor"} < areas
+    # The package itself names what it has for users, and imports it when it is asked for.
+    trees = [ast.parse(rendered[path].content) for path in ours if path != "cogsmith/__init__.py"]
+    missing = {imported for tree in trees for imported, _ in imports(tree)} - areas
+    assert missing == set()
 
 
 def files_of(area: str) -> Iterator[Path]:
