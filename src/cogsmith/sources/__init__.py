@@ -73,6 +73,10 @@ def read_code(model: Model, resolved: Resolved, cache: Path | None = None) -> Cu
 def _open_original(model: Model, cache: Path) -> Source:
     location, file = _locate(model.sources[0], model, cache)
     format_ = _detect(location, file, model) if model.format == "auto" else model.format
+    if format_ == "hf" and model.further_sources:
+        # What comes on top of a Hugging Face folder is in another format.
+        last = _locate(model.sources[-1], model, cache)[0]
+        format_ = "composer" if _is_composers(last) else format_
     if importer := importers().get(format_):
         return _open_converted(importer, location, model, cache)
     _refuse_unused(model, format_)
@@ -86,6 +90,11 @@ def _open_original(model: Model, cache: Path) -> Source:
             fix="keep output_precision for models in GGUF; config.dtype says how other weights are loaded",
         )
     return HfFolderSource(location, cache, allow_pickle=model.allow_pickle, brings_code=model.code is not None)
+
+
+def _is_composers(location: Location) -> bool:
+    found = importers().get("composer")
+    return found is not None and found.recognises(location.list()[1])
 
 
 def _open_converted(importer: Importer, first: Location, model: Model, cache: Path) -> Source:

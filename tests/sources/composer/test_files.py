@@ -104,8 +104,8 @@ def test_keys_of_other_formats_are_refused():
     listing = Listing("path:/run", (SourceFile(FILE, 1),))
     with pytest.raises(SourceError, match="no use for: llama_type"):
         IMPORTER.select([listing], Options(llama_type="llama"))
-    with pytest.raises(SourceError, match="no use for: several sources"):
-        IMPORTER.select([listing, listing], Options())
+    with pytest.raises(SourceError, match="no use for: more than a base and a checkpoint"):
+        IMPORTER.select([listing, listing, listing], Options())
 
 
 def test_a_text_in_place_of_a_link(tmp_path: Path):

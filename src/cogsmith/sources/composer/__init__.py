@@ -3,6 +3,7 @@
 importer             the Importer: a checkpoint into a Hugging Face folder, top to bottom
 ├── files            which files are a checkpoint, and which of several is meant
 ├── checkpoint       what lies where in one, in its four forms
+├── base             what it lacks of its model, from a folder that is named before it
 ├── config           the config.json of a model that transformers has
 ├── mosaicgpt        Mosaic's own models, as GPT-2 or MPT of transformers
 ├── weights          the model's tensors by transformers' names

@@ -26,6 +26,7 @@ from cogsmith.sources.torchfile.containers import opened
 from cogsmith.sources.torchfile.distributed import load_sharded
 
 _TAKEN = (("state", "model"), ("state", "integrations"))
+_Stated = Mapping[str, Any] | None
 _SAVE_AGAIN = "save it again with Composer's Trainer"
 
 
@@ -46,10 +47,13 @@ class Checkpoint:
 
 
 @contextmanager
-def opened_checkpoint(part: Part, scratch: Path, reporter: Reporter) -> Iterator[Checkpoint]:
+def opened_checkpoint(
+    part: Part, scratch: Path, reporter: Reporter, stated: Mapping[str, Any] | None = None
+) -> Iterator[Checkpoint]:
     """Give the checkpoint in `part`; its tensors are views of files, and good until the end of the block.
 
-    What is packed is unpacked into the folder `scratch`, and removed again. Raises SourceError for what is no whole
+    What is packed is unpacked into the folder `scratch`, and removed again. `stated` is the content of a config.json
+    for a checkpoint that does not say which model it is. Raises SourceError for what is no whole
     checkpoint of a Hugging Face model.
     """
     _check_link(part)
@@ -57,17 +61,17 @@ def opened_checkpoint(part: Part, scratch: Path, reporter: Reporter) -> Iterator
         in_shards = shard_folder(part.places) is not None
         with reporter.task("Reading the checkpoint", unit="steps" if in_shards else "bytes") as task:
             if metadata := next((place for path, place in part.places.items() if _name(path) == METADATA), None):
-                checkpoint = _from_newest(part, metadata, scratch, task)
+                checkpoint = _from_newest(part, metadata, scratch, task, stated)
             elif in_shards:
-                checkpoint = _from_state(part.uri, _sharded(part, scratch, task, is_state=True))
+                checkpoint = _from_state(part.uri, _sharded(part, scratch, task, is_state=True), stated)
             else:
                 (place,) = (place for path, place in part.places.items() if not path.endswith(LINK))
                 plain = until_the_end.enter_context(opened(place, scratch, task))
-                checkpoint = _from_state(part.uri, torchfile.load(plain))
+                checkpoint = _from_state(part.uri, torchfile.load(plain), stated)
         yield checkpoint
 
 
-def _from_state(uri: str, loaded: Any) -> Checkpoint:
+def _from_state(uri: str, loaded: Any, stated: _Stated) -> Checkpoint:
     state = _mapping(loaded).get("state")
     if not isinstance(state, Mapping):
         keys = ", ".join(map(str, list(_mapping(loaded))[:8])) or "none"
@@ -76,10 +80,10 @@ def _from_state(uri: str, loaded: Any) -> Checkpoint:
             fix="name the file that Composer's Trainer saved",
         )
     integrations = state.get("integrations")
-    return _checkpoint(uri, state.get("model"), _mapping(integrations).get("huggingface"))
+    return _checkpoint(uri, state.get("model"), _mapping(integrations).get("huggingface"), stated)
 
 
-def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task) -> Checkpoint:
+def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task, stated: _Stated) -> Checkpoint:
     try:
         said = json.loads(metadata.read_bytes())
     except ValueError as error:
@@ -88,7 +92,7 @@ def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task) -> Check
         tensors = _sharded(part, scratch, task, is_state=False)
     else:
         tensors = torchfile.load(next(place for path, place in part.places.items() if _name(path) == "model.pt"))
-    return _checkpoint(part.uri, tensors, _mapping(said).get("huggingface"))
+    return _checkpoint(part.uri, tensors, _mapping(said).get("huggingface"), stated)
 
 
 def _sharded(part: Part, scratch: Path, task: Task, *, is_state: bool) -> Any:
@@ -102,19 +106,23 @@ def _is_taken(keys: tuple[str | int, ...]) -> bool:
     return keys[:2] in _TAKEN
 
 
-def _checkpoint(uri: str, tensors: Any, huggingface: Any) -> Checkpoint:
+def _checkpoint(uri: str, tensors: Any, huggingface: Any, stated: _Stated) -> Checkpoint:
     """Put the parts together. Raises SourceError with everything that is missing."""
     model = _mapping(_mapping(huggingface).get("model"))
-    config = _mapping(model.get("config"))
+    config = _mapping(model.get("config")) or _as_saved(stated)
     faults = []
     if not _mapping(tensors):
         faults.append("it has no model's weights (saved with save_ignore_keys, perhaps)")
     if not isinstance(config.get("content"), Mapping) or not isinstance(config.get("class"), str):
-        faults.append("it does not say which Hugging Face model it is: the run's model was no HuggingFaceModel")
+        faults.append(
+            "it does not say which Hugging Face model it is: the run's model was no HuggingFaceModel, or it was saved "
+            "with save_weights_only by an old Composer"
+        )
     if faults:
         raise SourceError(
             f"{uri} cannot become a Hugging Face model: {'; '.join(faults)}",
-            fix="wrap the model in composer.models.HuggingFaceModel, load the checkpoint, and save it again",
+            fix="name a folder with the model's config.json and tokenizer before it: source = [FOLDER, CHECKPOINT]; or "
+            "wrap the model in composer.models.HuggingFaceModel, load the checkpoint, and save it again",
         )
     peft = model.get("peft_config")
     return Checkpoint(
@@ -125,6 +133,12 @@ def _checkpoint(uri: str, tensors: Any, huggingface: Any) -> Checkpoint:
         peft_config=None if peft is None else _mapping(_mapping(peft).get("content")),
         tokenizer=_mapping(_mapping(huggingface).get("tokenizer")),
     )
+
+
+def _as_saved(stated: _Stated) -> Mapping[str, Any]:
+    """Return a config.json as Composer would have saved it; nothing where there is none, or it names no class."""
+    names = _mapping(stated).get("architectures")
+    return {"content": stated, "class": str(names[0])} if isinstance(names, list) and names else {}
 
 
 def _check_link(part: Part) -> None:

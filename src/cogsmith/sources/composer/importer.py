@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cogsmith.config.model import Precision
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import Reporter, SourceFile
+from cogsmith.sources.composer.base import choose_base, read_base
 from cogsmith.sources.composer.checkpoint import Checkpoint, opened_checkpoint
 from cogsmith.sources.composer.config import check_known, clean_config, model_class_name, ties_of
 from cogsmith.sources.composer.files import choose, is_checkpoint
@@ -27,7 +29,7 @@ class ComposerImporter:
     """Reads what Composer's Trainer saves. Implements `importer.Importer`."""
 
     name = "composer"
-    version = 2
+    version = 3
     packages = ("numpy", "protobuf", "safetensors", "sentencepiece", "tokenizers", "torch", "transformers")
     extra = "engine,import"
 
@@ -38,14 +40,15 @@ class ComposerImporter:
     def select(self, listings: Sequence[Listing], options: Options) -> Sequence[tuple[SourceFile, ...]]:
         """Return the files of the checkpoint that is meant. Raises SourceError with what speaks against it."""
         unused = [name for name in ("llama_type", "llama_config") if getattr(options, name)]
-        if len(listings) > 1:
-            unused.append("several sources")
+        if len(listings) > 2:
+            unused.append("more than a base and a checkpoint")
         if unused:
             raise SourceError(
-                f"{listings[0].uri} is a Composer checkpoint, which has no use for: {', '.join(unused)}",
+                f"{listings[-1].uri} is a Composer checkpoint, which has no use for: {', '.join(unused)}",
                 fix="leave that out, or say which format it is: format",
             )
-        return (choose(listings[0]),)
+        *bases, checkpoint = listings
+        return (*map(choose_base, bases), choose(checkpoint))
 
     def convert(self, parts: Sequence[Part], options: Options, folder: Path, reporter: Reporter) -> None:
         """Write config.json, the weights and the tokenizer into the empty `folder`.
@@ -54,9 +57,15 @@ class ComposerImporter:
         Raises SourceError or ConversionError.
         """
         precision: Precision = options.output_precision or "fp32"
-        with quiet_libraries(), opened_checkpoint(parts[0], folder, reporter) as checkpoint:
+        base = read_base(parts[0]) if len(parts) > 1 else None
+        stated = base.config if base else None
+        with quiet_libraries(), opened_checkpoint(parts[-1], folder, reporter, stated) as checkpoint:
             weights = take_weights(checkpoint.tensors, checkpoint.name, reporter)
+            if checkpoint.peft_config is not None:
+                weights = fold(weights, checkpoint.peft_config, checkpoint.name, base.weights if base else None)
             config, weights = _as_known_model(checkpoint, weights, precision, own_code=options.own_code)
+            if options.tokenizer is None and base and not checkpoint.tokenizer:
+                options = replace(options, tokenizer=base.tokenizer)
             _write_tokenizer(checkpoint, config, options, folder, reporter)
             (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             write_checkpoint(folder, cast(weights.values(), precision), reporter=reporter)
@@ -65,10 +74,8 @@ class ComposerImporter:
 def _as_known_model(
     checkpoint: Checkpoint, weights: Weights, precision: Precision, *, own_code: bool
 ) -> tuple[dict[str, Any], Weights]:
-    """Return config.json's content and the tensors as transformers names them, adapters added in, copies left out."""
+    """Return config.json's content and the tensors as transformers names them, copies left out."""
     adapted = checkpoint.peft_config is not None
-    if checkpoint.peft_config is not None:
-        weights = fold(weights, checkpoint.peft_config, checkpoint.name)
     config = clean_config(checkpoint, precision)
     if is_mosaics(checkpoint) and not own_code:
         config, weights = as_known_model(config, weights)

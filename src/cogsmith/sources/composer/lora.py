@@ -42,11 +42,11 @@ Parts = dict[str, LazyTensor]
 """What there is of one module's adapter, by its name: "lora_A", "lora_B", "lora_B.bias", …."""
 
 
-def fold(weights: Weights, peft_config: Mapping[str, Any], subject: str) -> Weights:
+def fold(weights: Weights, peft_config: Mapping[str, Any], subject: str, base: Weights | None = None) -> Weights:
     """Return the weights of the model alone, with the adapter in `weights` added in.
 
-    Raises ConversionError for what is not LoRA's plain sum, for several adapters, and where the adapted weights are
-    not in the checkpoint.
+    `base` is the model that it was trained on, for an adapter that was saved alone. Raises ConversionError for what is
+    not LoRA's plain sum, for several adapters, and where the adapted weights are in neither.
     """
     _refuse_others(peft_config)
     inner = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
@@ -54,13 +54,16 @@ def fold(weights: Weights, peft_config: Mapping[str, Any], subject: str) -> Weig
     if len(names) > 1:
         raise ConversionError(f"{subject} has several adapters: {', '.join(sorted(names))}", fix=_MERGE)
     plain = _without_adapters(inner)
+    if base and any(f"{module}.weight" not in plain for module in adapters):
+        plain = _named_as_in(base, adapters) | plain
     for module, parts in adapters.items():
         name = f"{module}.weight"
         if name not in plain:
-            base = peft_config.get("base_model_name_or_path") or "that it was trained on"
+            named = peft_config.get("base_model_name_or_path") or "that it was trained on"
             raise ConversionError(
-                f"{subject} holds the adapter alone, and not the model {base}",
-                fix="save with should_save_peft_only=False in HuggingFaceModel, or merge the adapter into its model",
+                f"{subject} holds the adapter alone, and not {module} of the model {named}",
+                fix="name the model's folder before it: source = [BASE, CHECKPOINT]; or save with "
+                "should_save_peft_only=False in HuggingFaceModel, or merge the adapter into its model",
             )
         plain[name] = _summed(plain[name], module, parts, peft_config)
         if bias := parts.get("lora_B.bias"):
@@ -69,6 +72,18 @@ def fold(weights: Weights, peft_config: Mapping[str, Any], subject: str) -> Weig
                 raise ConversionError(f"the adapter of {module} has a bias, and the model none there", fix=_MERGE)
             plain[own.name] = _with_bias(own, bias, _scale(module, parts, peft_config))
     return plain
+
+
+def _named_as_in(base: Weights, adapters: Mapping[str, Parts]) -> Weights:
+    """Return the base's tensors by the names that the adapters know.
+
+    A base that was saved without its head, as the Hub's gpt2 was, has names without the first part.
+    """
+    module = next(iter(adapters))
+    prefix, _, rest = module.partition(".")
+    if f"{module}.weight" in base or f"{rest}.weight" not in base:
+        return dict(base)
+    return {f"{prefix}.{name}": renamed(tensor, f"{prefix}.{name}") for name, tensor in base.items()}
 
 
 def _refuse_others(peft_config: Mapping[str, Any]) -> None:
@@ -109,7 +124,7 @@ def _without_adapters(weights: Weights) -> Weights:
 
 
 def _summed(base: LazyTensor, module: str, parts: Parts, peft_config: Mapping[str, Any]) -> LazyTensor:
-    """Return W + scale · B·A in fp32 or, for weights in fp64, in that."""
+    """Return W + scale · B·A, rounded once: to fp32 or, for weights in fp64, not at all."""
     import torch
 
     of_linear = all(part in parts for part in _LINEAR)
@@ -122,8 +137,8 @@ def _summed(base: LazyTensor, module: str, parts: Parts, peft_config: Mapping[st
     dtype = torch.promote_types(base.dtype, torch.float32)
 
     def make() -> torch.Tensor:
-        delta = (up.make().to(dtype) @ down.make().to(dtype)).mul_(scale)
-        return base.make().to(dtype) + (delta.T if turned else delta)
+        delta = (up.make().double() @ down.make().double()).mul_(scale)
+        return (base.make().double() + (delta.T if turned else delta)).to(dtype)
 
     return LazyTensor(base.name, dtype, base.shape, make)
 
