@@ -8,6 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from cogsmith.errors import RequestError
+from cogsmith.predictor.inputs import TextInputs
+from cogsmith.predictor.prompting import encode
 from cogsmith.prompts.chat import render
 
 from ..client.arithmetic import LETTERS
@@ -30,6 +32,12 @@ JSON = "{% for m in messages if m.tool_calls %}{{ m.tool_calls | tojson }}{{ m |
 MARKED = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
 COUNTING = """{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}
 {{ ns.n }}{{ dict(a=1) | tojson }}"""
+# As LLaVA's own is: what is said is read from a list of parts, and one text is no such list.
+PARTS = (
+    "{% for m in messages %}{{ m['role'] }}: "
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }} {% endfor %}{% endfor %}"
+)
 TEMPLATES = [LOOPS, SPECIAL, JSON, MARKED, COUNTING]
 
 
@@ -40,6 +48,17 @@ def test_as_transformers_does(template):
         MESSAGES, chat_template=template, tokenize=False, add_generation_prompt=True
     )
     assert render(template, MESSAGES, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": None}) == expected
+
+
+def test_a_template_that_knows_only_parts_is_given_parts():
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=LETTERS, chat_template=PARTS)
+    given = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, *MESSAGES[2:]]
+    parts = [given[0], *(one | {"content": [{"type": "text", "text": one["content"]}]} for one in MESSAGES[2:])]
+    expected = tokenizer.apply_chat_template(parts, tokenize=False)
+    assert "Bye" in expected
+    assert render(PARTS, given, {}) == expected
+    (encoded,) = encode(TextInputs(messages=given), tokenizer)
+    assert encoded.ids == tuple(tokenizer.encode(expected, add_special_tokens=False))
 
 
 @pytest.mark.parametrize(

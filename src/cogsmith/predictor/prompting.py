@@ -12,8 +12,8 @@ from cogsmith.engine.request import Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import Prompt
 from cogsmith.predictor.inputs import TextInputs
-from cogsmith.prompts import templates
-from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_input, with_system
+from cogsmith.prompts import chat, templates
+from cogsmith.prompts.messages import before_text, flattened, from_instruction, with_images, with_system
 from cogsmith.prompts.templates import Template
 from cogsmith.prompts.tokens import split_stops, wants_special
 
@@ -142,7 +142,7 @@ def _said(
         raise RequestError("this model has no chat template", fix="send prompt instead, or name a template")
     try:
         text = tokenizer.apply_chat_template(
-            with_input(messages, own),
+            chat.as_known(messages, own),
             chat_template=own,
             tokenize=False,
             add_generation_prompt=inputs.add_generation_prompt,

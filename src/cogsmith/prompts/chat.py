@@ -7,6 +7,7 @@ templates (`apply_chat_template`): loop controls, `tojson`, `raise_exception`, `
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -18,7 +19,9 @@ import jinja2.parser
 import jinja2.sandbox
 
 from cogsmith.errors import RequestError
-from cogsmith.prompts.messages import with_input
+from cogsmith.prompts.messages import in_parts, with_input
+
+_PROBE = "a probe"
 
 
 def render(
@@ -35,13 +38,38 @@ def render(
     """
     tokens = {name: value for name, value in special.items() if isinstance(value, str) and name != "chat_template"}
     try:
-        return (
-            _environment()
-            .from_string(template)
-            .render(messages=with_input(messages, template), add_generation_prompt=add_generation_prompt, **tokens)
-        )
+        return _rendered(template, as_known(messages, template), add_generation_prompt, tokens)
     except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
         raise RequestError(f"the chat template refuses these messages: {error}") from error
+
+
+def as_known(messages: Sequence[Mapping[str, Any]], template: str) -> list[Mapping[str, Any]]:
+    """Return messages in the form that the template knows: an instruction with its input, contents as texts or parts.
+
+    Templates of some models that read images, LLaVA's among them, pass over a content that is one text.
+    """
+    messages = with_input(messages, template)
+    return [in_parts(message) for message in messages] if _wants_parts(template) else messages
+
+
+@functools.lru_cache(64)
+def _wants_parts(template: str) -> bool:
+    """Whether it writes what a person says only where that is a list of parts: that shows when it is used."""
+    return not _writes(template, _PROBE) and _writes(template, [{"type": "text", "text": _PROBE}])
+
+
+def _writes(template: str, content: Any) -> bool:
+    try:
+        return _PROBE in _rendered(template, [{"role": "user", "content": content}], True, {})
+    except (jinja2.TemplateError, TypeError, KeyError, ValueError):
+        return False
+
+
+def _rendered(
+    template: str, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, tokens: Mapping[str, str]
+) -> str:
+    made = _environment().from_string(template)
+    return made.render(messages=messages, add_generation_prompt=add_generation_prompt, **tokens)
 
 
 def stop_texts(template: str) -> tuple[str, ...]:

@@ -68,6 +68,11 @@ def flattened(messages: Sequence[Message], placeholder: str) -> list[Message]:
     return [message | {"content": _flat(message, placeholder)} for message in messages]
 
 
+def in_parts(message: Mapping[str, Any]) -> Message:
+    """Return a message whose content, where it is one text, is a list with that text."""
+    return {**message, "content": _parts(dict(message))} if isinstance(message.get("content"), str) else dict(message)
+
+
 def _flat(message: Message, placeholder: str) -> Any:
     parts = _parts(message)
     if isinstance(message.get("content"), str) or not all(part.get("type") in ("image", "text") for part in parts):
