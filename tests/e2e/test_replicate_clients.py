@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gateway")]
 
 INPUTS = [
     "add_generation_prompt",
+    "cache",
     "choices",
     "do_sample",
     "eos_token_id",
@@ -39,11 +40,15 @@ INPUTS = [
     "messages",
     "min_new_tokens",
     "ops_batch_json",
+    "pad_token_id",
     "presence_penalty",
     "prompt",
     "prompts",
+    "qas",
     "regex",
     "repetition_penalty",
+    "return_cache",
+    "return_logits",
     "return_prompt",
     "seed",
     "skip_special_tokens",

@@ -107,6 +107,7 @@ def test_only_what_travels_is_copied():
         "__init__.py",
         "detokenize.py",
         "errors.py",
+        "heads.py",
         "manifest.py",
         "quant.py",
         "engine",
