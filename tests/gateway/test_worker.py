@@ -121,7 +121,6 @@ def test_callers_who_ask_at_once_share_one_start(echo):
         urls = await asyncio.gather(*(worker.ready() for _ in range(8)))
         assert worker.state == "ready"
         assert len(servers()) == 1
-        assert "the model loads" in worker.setup_log
         assert httpx2.get(f"{urls[0]}/health-check", trust_env=False).json()["status"] == "READY"
         return [*urls, await worker.ready()]
 

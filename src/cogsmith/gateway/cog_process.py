@@ -84,10 +84,6 @@ class CogProcess:
         time.sleep(0.2)
         return not self._is_serving()
 
-    def setup_log(self) -> str:
-        """What the model wrote while it was set up, as Cog tells it: nothing before that is over."""
-        return _setup_log(self._health())
-
     def progress(self) -> str:
         """The last line that the model's set-up wrote so far; empty where there is none."""
         lines = map(_SETUP_LINE.search, reversed(self._log_lines()))

@@ -41,7 +41,6 @@ class Worker:
         self.model = model
         self.state: State = "stopped"
         self.slots = anyio.CapacityLimiter(model.concurrency)
-        self.setup_log = ""
         self._variables = variables
         self._report = report
         self._server: CogProcess | None = None
@@ -116,7 +115,6 @@ class Worker:
             await asyncio.sleep(_POLL_SECONDS)
             if time.monotonic() > look_at:
                 shown, look_at = await self._show_progress(server, shown), time.monotonic() + _PROGRESS_SECONDS
-        self.setup_log = await to_thread.run_sync(server.setup_log)
         self._report(f"{self.model.name}: ready after {time.monotonic() - started:.1f} s")
         return server
 
