@@ -92,6 +92,12 @@ def test_files_of_an_answer_are_written(tmp_path):
     assert (tmp_path / "1.cache.safetensors").read_bytes() == b"5"
 
 
+def test_a_cut_file_of_an_answer_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(UserError, match="the file cache in the answer cannot be read: it is cut"):
+        answer_files.save(json.dumps({"cache": uri(b"some bytes")[:-2]}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("answer", ["text", "[1]", '{"text": "a"}', '"a"', '{"npz": 3}'])
 def test_an_answer_without_files_stays_as_it_is(answer, tmp_path):
     assert answer_files.save(answer, tmp_path / "new") == answer

@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from cogsmith.engine.request import TokenEvent
+from cogsmith.engine.request import ComputedEvent, FailedEvent, TokenEvent
+from cogsmith.errors import RequestError
 from cogsmith.predictor import mailbox as module
 from cogsmith.predictor.mailbox import Cancelled, DeadlinePassed, Mailbox
 
@@ -21,6 +22,22 @@ def test_take_waits_for_the_first_event():
     mailbox = Mailbox(10)
     threading.Timer(0.05, mailbox.sink(7), [EVENT]).start()
     assert mailbox.take() == [(7, EVENT)]
+
+
+def test_the_only_event_of_a_stream_is_found_among_those_of_others():
+    mailbox, said = Mailbox(10), ComputedEvent(None, None)
+    mailbox.sink(1)((FailedEvent("another's"),))
+    mailbox.sink(2)(EVENT)
+    threading.Timer(0.05, mailbox.sink(2), [(said,)]).start()
+    assert mailbox.take_only(2, ComputedEvent) is said
+
+
+@pytest.mark.parametrize("end", [lambda mailbox: mailbox.sink(2)((FailedEvent("no memory"),)), None])
+def test_a_stream_that_fails_before_its_only_event_says_why(end):
+    mailbox = Mailbox(10)
+    (end or (lambda mailbox: mailbox.cancel_stream(2)))(mailbox)
+    with pytest.raises(RequestError, match="no memory" if end else "the client cancelled this"):
+        mailbox.take_only(2, ComputedEvent)
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_only_what_travels_is_copied():
     copied = {path for path in files if path.startswith("cogsmith/")}
     assert {path.split("/")[1] for path in copied} == {
         "__init__.py",
+        "data_uris.py",
         "detokenize.py",
         "errors.py",
         "heads.py",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from pathlib import Path
 from typing import Any
+
+from cogsmith import data_uris
+from cogsmith.errors import UserError
 
 _NAMES = {"npz": "arrays.npz", "cache": "cache.safetensors"}
 """What the fields that hold files are called on a disk."""
@@ -16,7 +17,7 @@ def save(answer: str, folder: Path) -> str:
     """Write the files of an answer into `folder`; return the answer with their paths in their places.
 
     An answer without files is returned as it is. Those of the answers to `prompts` begin with their number, from
-    0. Raises OSError.
+    0. Raises OSError; UserError for a file that is cut.
     """
     try:
         content = json.loads(answer)
@@ -35,14 +36,15 @@ def _save_part(part: dict[str, Any], folder: Path, prefix: str) -> int:
     names = [name for name in _NAMES if str(part.get(name, "")).startswith("data:")]
     for name in names:
         file = folder / (prefix + _NAMES[name])
+        content = _content(name, part[name])
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_content(part[name]))
+        file.write_bytes(content)
         part[name] = str(file)
     return len(names)
 
 
-def _content(uri: str) -> bytes:
+def _content(name: str, uri: str) -> bytes:
     try:
-        return base64.b64decode(uri.partition(",")[2], validate=True)
-    except binascii.Error as error:
-        raise OSError(f"the answer holds a file that is cut: {error}") from None
+        return data_uris.decode(uri)
+    except ValueError as error:
+        raise UserError(f"the file {name} in the answer cannot be read: {error}", fix="ask again") from None

@@ -39,7 +39,7 @@ def _inspect(name: str, *, tree: bool, as_json: bool) -> None:
         raise MissingExtra("engine", "Inspecting a model") from None
     checkpoint = folder / settings.checkpoint
     if settings.code is None:
-        description = describe(checkpoint, settings.model_args, settings.quant, task=settings.task)
+        description = describe(checkpoint, settings.model_args, settings.quant, task=settings.task, in_other_types=True)
     elif tree:
         raise UserError(
             f"only {settings.code.model} knows its tree of modules, and inspecting runs no code of a model's own",

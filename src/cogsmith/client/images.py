@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cogsmith import data_uris
 from cogsmith.errors import RequestRejected
 from cogsmith.lmtp import (
     AnyOperation,
@@ -25,8 +25,8 @@ def data_uri(file: Path) -> str:
         content = file.expanduser().read_bytes()
     except OSError as error:
         raise RequestRejected(f"{file} cannot be read: {error.strerror}", fix="give a file that is there") from error
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    kind = mimetypes.guess_type(file.name)[0] or data_uris.BYTES
+    return data_uris.encode(content, kind)
 
 
 def reads_prompts(operations: Sequence[AnyOperation]) -> bool:

@@ -26,8 +26,7 @@ class TextStream:
     ) -> None:
         self.tokens = tokens
         self._handshake = handshake
-        self._own_eos_ids = eos_ids
-        self._eos_ids: Collection[int] | None = eos_ids
+        self._eos_ids = eos_ids
         self._stops = StopStrings(stops)
         self._min_tokens = min_tokens
         self._stop_ids = stop_ids
@@ -50,7 +49,7 @@ class TextStream:
         async for token in self.tokens:
             if self._decoder is None:
                 self._decoder = TextDecoder((await self._handshake.tokenizer()).decode, self.tokens.prompt)
-                if self._own_eos_ids is None:
+                if self._eos_ids is None:
                     self._eos_ids = (await self._handshake.server()).eos_ids
             if piece := self._push(self._decoder, token):
                 return piece

@@ -36,8 +36,9 @@ class Description:
     None.
 
     `memory_footprint` is what transformers' `get_memory_footprint` says of the loaded model, and `footprints` what it
-    would say of it in other types and bits. `footprint_bytes` is the same before quantisation;
-    `quantized_footprint_bytes` adds the scales, which transformers leaves out. None where nothing quantises it.
+    would say of it in other types and bits, where that was asked for. `footprint_bytes` is the same before
+    quantisation; `quantized_footprint_bytes` adds the scales, which transformers leaves out. None where nothing
+    quantises it.
     """
 
     architecture: str
@@ -64,12 +65,18 @@ class Description:
 
 
 def describe(
-    folder: Path, model_args: Mapping[str, Any], quant: Quant | None = None, *, task: str = CAUSAL_LM
+    folder: Path,
+    model_args: Mapping[str, Any],
+    quant: Quant | None = None,
+    *,
+    task: str = CAUSAL_LM,
+    in_other_types: bool = False,
 ) -> Description:
     """Describe the checkpoint in `folder`, in its own dtype unless `model_args` asks for another.
 
-    For a `task` other than "causal-lm" that is the model without its head.
-    The model is built on torch's meta device, which has shapes and no memory. Raises MissingExtra where it is quantised
+    For a `task` other than "causal-lm" that is the model without its head. With `in_other_types` its footprints in
+    these are told too. The model is built on torch's meta device, for each of them anew, which has shapes and no
+    memory. Raises MissingExtra where it is quantised
     and bitsandbytes is missing.
     """
     config = read_config(folder, model_args)
@@ -89,7 +96,7 @@ def describe(
         architecture=type(model).__name__,
         n_params=n_params,
         memory_footprint=packed,
-        footprints=footprints(skeleton, dtype, in_bits=task not in VECTORS),
+        footprints=footprints(skeleton, dtype, in_bits=task not in VECTORS) if in_other_types else {},
         footprint_bytes=footprint,
         quantized_footprint_bytes=with_scales,
         dtype=str(model.dtype).removeprefix("torch."),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cogsmith.engine.kv.prefix_tree import common_prefix
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -68,6 +70,10 @@ class Cache:
     tokens: tuple[int, ...]
     num_tokens: int
     layers: Mapping[int, tuple[Any, Any]]
+
+    def num_known(self, text: tuple[int, ...]) -> int:
+        """Return of how many of the first tokens of `text` the keys and values are here."""
+        return common_prefix(self.tokens[: self.num_tokens], text)
 
 
 @dataclass(frozen=True, slots=True)

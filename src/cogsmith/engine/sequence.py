@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cogsmith.engine.kv.memory import Lease
-from cogsmith.engine.kv.prefix_tree import common_prefix
 from cogsmith.engine.request import (
     AnyEvent,
     Cache,
@@ -84,8 +83,7 @@ class Sequence:
     def _with_cache(self) -> Sequence:
         """Take over what the request's cache has of its text, if it came with one."""
         if self.cache is not None:
-            known = common_prefix(self.cache.tokens[: self.cache.num_tokens], tuple(self.tokens))
-            self.num_cached = min(known, self.first_wanted)
+            self.num_cached = min(self.cache.num_known(tuple(self.tokens)), self.first_wanted)
         return self
 
     @property

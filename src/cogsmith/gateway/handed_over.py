@@ -6,11 +6,11 @@ shows its description, as clients expect, and a gateway may demand a token.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from cogsmith import data_uris
 from cogsmith.errors import ServeError, UnknownResource
 from cogsmith.gateway.files import FileStore
 
@@ -43,8 +43,7 @@ def _filled(value: Any, files: FileStore) -> Any:
 def _data_uri(url: str, file_id: str, files: FileStore) -> str:
     try:
         file = files.get(file_id)
-        content = base64.b64encode(file.path.read_bytes()).decode("ascii")
+        content = file.path.read_bytes()
     except (UnknownResource, OSError) as error:
         raise ServeError(f"the file {url} is there no more", fix="keep it until the prediction has ended") from error
-    kind = file.content_type.partition(";")[0].strip()
-    return f"data:{kind};base64,{content}"
+    return data_uris.encode(content, file.content_type.partition(";")[0].strip())

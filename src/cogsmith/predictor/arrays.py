@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
+
+from cogsmith import data_uris
 
 
 def arrays_of(
@@ -31,9 +32,9 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def npz_uri(content: bytes) -> str:
-    """Return an npz file as a data URI."""
-    return "data:application/zip;base64," + base64.b64encode(content).decode("ascii")
+def npz_uri(arrays: Mapping[str, Any]) -> str:
+    """Return the npz file of `arrays` as a data URI."""
+    return data_uris.encode(npz_bytes(arrays), "application/zip")
 
 
 def _stacked(values: Sequence[Any]) -> Any:

@@ -5,32 +5,29 @@ Files are data URIs, as in all answers in JSON.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy
 
+from cogsmith import data_uris
 from cogsmith.engine.base import Engine, EngineInfo
 from cogsmith.engine.cache_file import to_bytes
-from cogsmith.engine.kv.prefix_tree import common_prefix
-from cogsmith.engine.request import MOST_VALUES, ComputedEvent, FailedEvent, ForwardRequest, GenerateRequest
+from cogsmith.engine.request import MOST_VALUES, ComputedEvent, ForwardRequest, GenerateRequest
 from cogsmith.errors import RequestError
-from cogsmith.predictor.arrays import npz_bytes, npz_uri
-from cogsmith.predictor.mailbox import EndedEvent, Mailbox
+from cogsmith.predictor.arrays import npz_uri
+from cogsmith.predictor.mailbox import Mailbox
 
 LogitsWanted = Literal["", "last", "all"]
 """None; those from which the answer's tokens were drawn; those after the prompt's other tokens too."""
-
-_SAFETENSORS = "data:application/octet-stream;base64,"
 
 
 def num_cached(request: GenerateRequest) -> int:
     """Return how many of a prompt's first tokens need not be computed, because their keys and values came with it."""
     if request.cache is None:
         return 0
-    known = common_prefix(request.cache.tokens[: request.cache.num_tokens], request.prompt)
-    return min(known, len(request.prompt) - 1)
+    return min(request.cache.num_known(request.prompt), len(request.prompt) - 1)
 
 
 def check_files(request: GenerateRequest, logits: LogitsWanted, info: EngineInfo, *, keeps_cache: bool) -> None:
@@ -79,11 +76,11 @@ def files_of(
     if logits:
         arrays = {"logits": event.logits, "prompt_ids": _ids(request.prompt), "token_ids": _ids(answer)}
         shapes = {name: list(array.shape) for name, array in arrays.items()}
-        files |= {"npz": npz_uri(npz_bytes(arrays)), "shapes": shapes}
+        files |= {"npz": npz_uri(arrays), "shapes": shapes}
     if event.cache is not None:
         # The text goes on with the last token, whose keys are still to be computed.
-        cache = type(event.cache)((*request.prompt, *answer), event.cache.num_tokens, event.cache.layers)
-        files["cache"] = _SAFETENSORS + base64.b64encode(to_bytes(cache, model)).decode("ascii")
+        cache = replace(event.cache, tokens=(*request.prompt, *answer))
+        files["cache"] = data_uris.encode(to_bytes(cache, model))
     return files
 
 
@@ -91,13 +88,7 @@ def _run(request: ForwardRequest, engine: Engine, mailbox: Mailbox) -> ComputedE
     stream = mailbox.next_streams(1)
     handle = engine.submit(request, mailbox.sink(stream), client=mailbox)
     try:
-        while True:
-            for number, events in mailbox.take():
-                for event in events if number == stream else ():
-                    if isinstance(event, ComputedEvent):
-                        return event
-                    if isinstance(event, FailedEvent | EndedEvent):
-                        raise RequestError(event.message)
+        return mailbox.take_only(stream, ComputedEvent)
     finally:
         handle.cancel()
 

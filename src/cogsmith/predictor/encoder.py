@@ -13,10 +13,10 @@ import msgspec
 
 from cogsmith import lmtp
 from cogsmith.engine.base import Engine
-from cogsmith.engine.request import EncodedEvent, FailedEvent
+from cogsmith.engine.request import EncodedEvent
 from cogsmith.errors import RequestError
-from cogsmith.predictor.arrays import arrays_of, npz_bytes, npz_uri
-from cogsmith.predictor.mailbox import EndedEvent, Mailbox
+from cogsmith.predictor.arrays import arrays_of, npz_uri
+from cogsmith.predictor.mailbox import Mailbox
 from cogsmith.predictor.meter import Meter
 from cogsmith.predictor.requests import num_read
 from cogsmith.predictor.served import ServedModel, until_cancelled
@@ -89,25 +89,15 @@ def _answer(
     With `output` "npz" it is `{"npz": a data URI, "shapes": …}`.
     """
     request = embed_request(operation, tokenizer, engine.info)
-    handle = engine.submit(request, mailbox.sink(0), client=mailbox)
+    stream = mailbox.next_streams(1)
+    handle = engine.submit(request, mailbox.sink(stream), client=mailbox)
     try:
         meter.read(num_read(request))
-        event = _event(mailbox)
+        event = mailbox.take_only(stream, EncodedEvent)
         yield json.dumps(_as_npz(event) if output == "npz" else _as_json(event))
     finally:
         handle.cancel()
         meter.report()
-
-
-def _event(mailbox: Mailbox) -> EncodedEvent:
-    """Wait for the one event of the one request. Raises RequestError where it is a failure."""
-    while True:
-        for _, events in mailbox.take():
-            for event in events:
-                if isinstance(event, EncodedEvent):
-                    return event
-                if isinstance(event, FailedEvent | EndedEvent):
-                    raise RequestError(event.message)
 
 
 def _as_json(event: EncodedEvent) -> Mapping[str, Any]:
@@ -125,7 +115,7 @@ def _shape(values: tuple[Any, ...]) -> list[Any]:
 def _as_npz(event: EncodedEvent) -> Mapping[str, Any]:
     outputs = {_title(name, event): values for name, values in event.outputs.items()}
     arrays = arrays_of(outputs, event.inputs, event.padding_id)
-    return {"npz": npz_uri(npz_bytes(arrays)), "shapes": {name: list(array.shape) for name, array in arrays.items()}}
+    return {"npz": npz_uri(arrays), "shapes": {name: list(array.shape) for name, array in arrays.items()}}
 
 
 def _title(name: str | int, event: EncodedEvent) -> str:

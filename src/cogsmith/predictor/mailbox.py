@@ -7,9 +7,10 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from cogsmith.engine.request import AnyEvent, Sink
+from cogsmith.engine.request import AnyEvent, ComputedEvent, EncodedEvent, FailedEvent, Sink
+from cogsmith.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class EndedEvent:
 
 
 StreamEvent = AnyEvent | EndedEvent
+
+_OnlyEvent = TypeVar("_OnlyEvent", EncodedEvent, ComputedEvent)
 
 Delivery = tuple[int, tuple[StreamEvent, ...]]
 """A stream's number within its prediction, and its events of one step."""
@@ -87,6 +90,18 @@ class Mailbox:
                 deliveries.append(_checked(self._queue.get_nowait()))
             except queue.Empty:
                 return deliveries + self._overdue()
+
+    def take_only(self, stream: int, kind: type[_OnlyEvent]) -> _OnlyEvent:
+        """Wait for the one event of a stream that has but one; events of others are dropped.
+
+        Raises RequestError where it is a failure, and what `take` raises.
+        """
+        while True:
+            for event in (event for number, events in self.take() if number == stream for event in events):
+                if isinstance(event, kind):
+                    return event
+                if isinstance(event, FailedEvent | EndedEvent):
+                    raise RequestError(event.message)
 
     def _wait_for_one(self) -> Delivery | None:
         """Return the next delivery; None where a stream's deadline passes before it comes."""

@@ -22,6 +22,11 @@ from cogsmith.predictor.text import stream_text
 class LanguageModel(ServedModel):
     """Serves a model that continues text."""
 
+    def setup(self) -> None:
+        """Load the checkpoint and start the engine; know the caches that are of this model."""
+        super().setup()
+        self._cached_model = model_of(self._manifest, manifest.model_args(self._manifest))
+
     def stream(
         self,
         *,
@@ -37,7 +42,7 @@ class LanguageModel(ServedModel):
         `return_cache` gave. Returns a generator at once, which Cog then reads on a thread of its own. Raises
         RequestError where inputs contradict each other; faults of an LMTP operation come in-band.
         """
-        model = model_of(self._manifest, manifest.model_args(self._manifest))
+        model = self._cached_model
         asked = from_run(**inputs, cache=None if cache is None else read(Path(str(cache)), model))
         if ops_batch_json and asked.is_given:
             raise RequestError("ops_batch_json is given together with a prompt or messages", fix="send one of them")

@@ -53,18 +53,14 @@ def stream_text(
                 pass
         writers = _writers(prompts, ends, decode, inputs)
         pieces = _run(requests, writers, engine, mailbox, meter)
-        if inputs.gives_files or inputs.prompts:
-            texts = [""] * len(prompts)
-            for place, piece in pieces:
-                texts[place] += piece
-            if not inputs.gives_files:
-                yield json.dumps(texts, ensure_ascii=False)
-                return
+        if inputs.gives_files:
             answers = [
                 {"text": text, **_with_files(request, writer.tokens, inputs, engine, mailbox, model)}
-                for text, request, writer in zip(texts, requests, writers, strict=True)
+                for text, request, writer in zip(_texts(pieces, len(prompts)), requests, writers, strict=True)
             ]
             yield json.dumps(answers if inputs.prompts else answers[0], ensure_ascii=False)
+        elif inputs.prompts:
+            yield json.dumps(_texts(pieces, len(prompts)), ensure_ascii=False)
         elif inputs.stream == "cumulative":
             yield from _cumulative(piece for _, piece in pieces)
         else:
@@ -174,6 +170,14 @@ def decoder_of(tokenizer: Any, *, skip_special_tokens: bool) -> Decode:
 def plain_decode(tokenizer: Any) -> Decode:
     """The tokenizer's `decode` without special tokens, text as it is."""
     return decoder_of(tokenizer, skip_special_tokens=True)
+
+
+def _texts(pieces: Iterator[tuple[int, str]], count: int) -> list[str]:
+    """Return the whole texts of `count` prompts, once they are whole."""
+    texts = [""] * count
+    for place, piece in pieces:
+        texts[place] += piece
+    return texts
 
 
 def _cumulative(pieces: Iterator[str]) -> Iterator[str]:

@@ -53,6 +53,19 @@ class LazyTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def stored_tensors(file: Path) -> list[LazyTensor]:
+    """Return the tensors of a safetensors file in the order of their bytes: mapped into memory, not read."""
+    from safetensors import safe_open
+
+    opened: Any = safe_open(file, framework="pt")
+
+    def lazy(name: str) -> LazyTensor:
+        tensor = opened.get_tensor(name)
+        return LazyTensor(name, tensor.dtype, tuple(tensor.shape), lambda: tensor)
+
+    return [lazy(name) for name in opened.offset_keys()]
+
+
 def write_checkpoint(
     folder: Path,
     tensors: Iterable[LazyTensor],

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -25,7 +24,7 @@ from cogsmith.sources.base import Reporter, SourceFile
 from cogsmith.sources.hashing import fingerprint
 from cogsmith.sources.object_store import upload
 from cogsmith.sources.stores.upload import occupied, stored_sizes
-from cogsmith.sources.write_safetensors import LazyTensor, write_bin
+from cogsmith.sources.write_safetensors import stored_tensors, write_bin
 from cogsmith.workdir import link, swap
 from cogsmith.workdir.lock import LockedFile
 from cogsmith.workdir.plan import Plan
@@ -210,20 +209,12 @@ def _stage(files: Mapping[str, Path], stage: Path, weights: WeightsFile, reporte
 
 def _turn_into_bin(folder: Path) -> None:
     """Write the weights as pytorch_model.bin and drop the safetensors. All of them are in memory at once."""
-    import safetensors
-
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         return
-    opened: list[Any] = [safetensors.safe_open(shard, framework="pt") for shard in shards]
-    write_bin(folder, [_lazy(shard, name) for shard in opened for name in shard.offset_keys()])
+    write_bin(folder, [tensor for shard in shards for tensor in stored_tensors(shard)])
     for path in [*shards, *folder.glob("*.safetensors.index.json")]:
         path.unlink()
-
-
-def _lazy(shard: Any, name: str) -> LazyTensor:
-    tensor = shard.get_tensor(name)  # mapped, not read
-    return LazyTensor(name, tensor.dtype, tuple(tensor.shape), lambda: tensor)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

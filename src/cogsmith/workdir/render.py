@@ -24,7 +24,15 @@ from cogsmith.workdir import pins, schema, signature
 
 PLACEHOLDER_PREFIX = f"r8.im/{PLACEHOLDER}/"
 _PACKAGE = Path(cogsmith.__file__).parent
-_TRAVELLING_MODULES = ("__init__.py", "detokenize.py", "errors.py", "heads.py", "manifest.py", "quant.py")
+_TRAVELLING_MODULES = (
+    "__init__.py",
+    "data_uris.py",
+    "detokenize.py",
+    "errors.py",
+    "heads.py",
+    "manifest.py",
+    "quant.py",
+)
 _TRAVELLING_PACKAGES = ("engine", "lmtp", "predictor", "prompts")
 _TRAVELLING_SUFFIXES = (".py", ".jinja")
 

@@ -86,9 +86,8 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
     makers = _makers(loaded, forward)
     if loaded.images is not None:
         name = _with_images(loaded, forward, self_test, {name: makers[name] for name in makers if name in allowed})
-        rows = room.rows(name, makers[name], _cached_bytes(loaded, forward), [forward.device])
-        return replace(rows, shapes=_shapes(name, loaded, forward))
-    name = next((name for name in makers if name in allowed and self_test.passes(makers[name]())), "recompute")
+    else:
+        name = next((name for name in makers if name in allowed and self_test.passes(makers[name]())), "recompute")
     bytes_per_token = _cached_bytes(loaded, forward)
     if border is not None:
         # A row that crosses the border is held twice for a moment.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cogsmith.errors import SourceError
 from cogsmith.sources.base import SourceFile
@@ -19,10 +18,7 @@ from cogsmith.sources.composer.weights import Weights
 from cogsmith.sources.importer import Listing, Part
 from cogsmith.sources.safetensors_file import read_header
 from cogsmith.sources.selection import CONFIG, SAFETENSORS, holds_vocabulary, tokenizer_files
-from cogsmith.sources.write_safetensors import LazyTensor
-
-if TYPE_CHECKING:
-    import torch
+from cogsmith.sources.write_safetensors import stored_tensors
 
 _SHARD = re.compile(r"model(?:-\d{5}-of-(?P<count>\d{5}))?\.safetensors")
 
@@ -61,7 +57,8 @@ def read_base(part: Part) -> Base:
     """Read what `choose_base` chose. Raises SourceError for what is damaged."""
     weights: Weights = {}
     for path in (path for path in part.places if _SHARD.fullmatch(path)):
-        weights |= {tensor.name: tensor for tensor in _tensors(part.places[path])}
+        read_header(part.places[path])  # whole, and sound
+        weights |= {tensor.name: tensor for tensor in stored_tensors(part.places[path])}
     rest = {path: place for path, place in part.places.items() if path != CONFIG and not _SHARD.fullmatch(path)}
     tokenizer = Part(part.uri, rest) if holds_vocabulary(rest) else None
     try:
@@ -69,22 +66,3 @@ def read_base(part: Part) -> Base:
     except ValueError as error:
         raise SourceError(f"{CONFIG} of {part.uri} is not JSON: {error}", fix="fetch or save it again") from None
     return Base(config if isinstance(config, dict) else {}, weights, tokenizer)
-
-
-def _tensors(file: Path) -> Sequence[LazyTensor]:
-    from safetensors import safe_open
-
-    read_header(file)  # whole, and sound
-
-    def make(name: str) -> torch.Tensor:
-        with safe_open(file, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-        return tensor
-
-    def describe(opened: Any, name: str) -> LazyTensor:
-        part = opened.get_slice(name)
-        return LazyTensor(name, part[:0].dtype if part.get_shape() else make(name).dtype, tuple(part.get_shape()),
-                          lambda: make(name))  # fmt: skip
-
-    with safe_open(file, framework="pt") as opened:
-        return [describe(opened, name) for name in opened.keys()]  # noqa: SIM118 - it is no mapping

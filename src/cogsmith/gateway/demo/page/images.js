@@ -7,12 +7,13 @@ const COUNTS = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 class Unfit extends Error {}
 
 export class Tray extends EventTarget {
-  /** `view` is a section with a form. Events: `change`. */
+  /** `view` is a section with a form, and an empty place for the images in it. Events: `change`. */
   constructor(view) {
     super();
     this.rules = null;
     this.pictures = [];
     this.place = find(".images", view);
+    this.place.append(find("#tray").content.cloneNode(true));
     this.list = find("ol", this.place);
     this.error = find(".error", this.place);
     this.#listen(view);
