@@ -1,9 +1,13 @@
 """Prompts with images: tiny random models of many families against transformers' own `generate`."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import transformers
+from transformers import LlavaConfig
 
-from cogsmith.engine.images import Pictures
+from cogsmith.engine.images import Pictures, images_of
 from cogsmith.engine.request import GenerateRequest, ScoreRequest
 from cogsmith.engine.rows.choose import ALL
 from cogsmith.engine.transformers_engine import TransformersEngine
@@ -11,7 +15,7 @@ from cogsmith.errors import RequestError, UserError
 from cogsmith.manifest import Limits
 
 from .models import plain_logprobs, run
-from .vision import FAMILIES, generated, loaded, picture
+from .vision import CLIP, FAMILIES, generated, loaded, picture, tokenizer
 
 NEW = 10
 PROMPTS = (
@@ -26,6 +30,8 @@ def asked(model):
     made = []
     for text, sizes in PROMPTS:
         text = text.format(model.images.token)
+        if isinstance(model.images.processor, transformers.MllamaProcessor):
+            text = model.tokenizer.bos_token + text  # which it would put there itself
         pictures = [picture(seed, size) for seed, size in enumerate(sizes)]
         inputs = model.images.processor(text=[text], images=pictures, return_tensors="pt")
         ids, media = Pictures(model.images, pictures).read(text, special=True)
@@ -49,7 +55,8 @@ def test_family_equals_plain_transformers(tmp_path, family, back_ends):
     score = [ScoreRequest(ids, tuple(tokens), media=media) for ids, media, tokens, _ in truth]
     *results, plain = run(engine, *generate, *score, ScoreRequest(text[:20], text[20:]))
     engine.close()
-    assert engine.info.details["runner"] == ("padded" if back_ends is ALL else "solo")
+    batched = back_ends is ALL and family != "mllama"  # which attends to images at every pass
+    assert engine.info.details["runner"] == ("padded" if batched else "solo")
     for events, (_, _, tokens, logprobs) in zip(results, [*truth, *truth], strict=True):
         assert [event.token for event in events] == tokens
         expected = [row[token].item() for row, token in zip(logprobs, tokens, strict=True)]
@@ -98,6 +105,46 @@ def test_a_back_end_that_loses_the_image_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Forward, "with_media", wrong)
     with pytest.raises(UserError, match="otherwise than transformers"):
         TransformersEngine(model, Limits())
+
+
+class NamesPatches(transformers.LlavaProcessor):
+    """As Llama 4's: the placeholder of an image is one of its tokens too, and its patches have another."""
+
+    def replace_image_token(self, image_inputs, image_idx, **kwargs):
+        return "<start><image>" + "<patch>" * 3 + "<end>"
+
+
+def test_a_placeholder_that_is_part_of_its_image_is_told_from_it():
+    words = tokenizer("<image>", "<patch>", "<start>", "<end>")
+    processor = NamesPatches(transformers.CLIPImageProcessorPil(**CLIP), words, patch_size=8)
+    token, patch, start, end = words.convert_tokens_to_ids(["<image>", "<patch>", "<start>", "<end>"])
+    pictures = Pictures(images_of(processor, LlavaConfig(image_token_index=patch)), [picture(0), picture(1)])
+    whole, media = pictures.read("a<image>b<image>", special=False)
+    image = (start, token, patch, patch, patch, end)
+    assert whole == (words.convert_tokens_to_ids("a"), *image, words.convert_tokens_to_ids("b"), *image)
+    for ids in (words.encode("a<image>b<image>", add_special_tokens=False), whole):
+        expanded, same = pictures.expand(ids)
+        assert expanded == whole
+        assert torch.equal(same.values["pixel_values"], media.values["pixel_values"])
+    with pytest.raises(RequestError, match="2 images"):
+        pictures.expand(whole[: len(image) + 2])
+
+
+@pytest.mark.parametrize(
+    ("family", "names"), [("llava", set()), ("gemma3", {"token_type_ids"}), ("mllama", {"cross_attention_mask"})]
+)
+def test_what_is_told_of_each_token_is_known(tmp_path, family, names):
+    assert loaded(tmp_path, family).images.by_token == names
+
+
+def test_ids_are_refused_where_only_the_processor_knows_what_to_say_of_each(tmp_path):
+    images = replace(loaded(tmp_path).images, by_token=frozenset({"image_embeds_position_mask"}))
+    pictures = Pictures(images, [picture()])
+    ids, _ = pictures.read("<image>What?", special=True)
+    with pytest.raises(RequestError, match="image_embeds_position_mask of each token") as refused:
+        pictures.expand(ids)
+    assert refused.value.fix == "send prompt or messages, short enough, and no ids"
+    assert Pictures(images, []).expand((1, 2)) == ((1, 2), None)
 
 
 def test_ids_take_placeholders_or_all_tokens(tmp_path):

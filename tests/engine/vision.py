@@ -126,6 +126,57 @@ def idefics3():
     )
 
 
+def smolvlm():
+    processor, config = idefics3()
+    images = transformers.SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    named = {"processor_class": "SmolVLMProcessor", "image_seq_len": 4}
+    return (images, processor.tokenizer, named), transformers.SmolVLMConfig(
+        text_config=config.text_config,
+        vision_config=VISION,
+        image_token_id=config.image_token_id,
+        scale_factor=2,
+        pad_token_id=258,
+    )
+
+
+def mllama():
+    images = transformers.MllamaImageProcessorPil(**SQUARE, max_image_tiles=2)
+    processor = transformers.MllamaProcessor(images, tokenizer("<|image|>"))
+    text = {key: value for key, value in TEXT.items() if key != "head_dim"}
+    tiles = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}
+    layers = {"num_global_layers": 1, "intermediate_layers_indices": [0], "vision_output_dim": 64}
+    vision = {key: value for key, value in VISION.items() if key != "num_attention_heads"}
+    return processor, transformers.MllamaConfig(
+        text_config={
+            "vocab_size": len(processor.tokenizer),
+            "cross_attention_layers": [1],
+            "pad_token_id": 258,
+            **text,
+        },
+        vision_config={**vision, "attention_heads": 4, **tiles, **layers},
+        image_token_index=processor.image_token_id,
+    )
+
+
+def gemma4():
+    names = {"boi": "<boi>", "eoi": "<eoi>", "image": "<img>", "audio": "<a>", "boa": "<boa>", "eoa": "<eoa>"}
+    words = tokenizer(**{f"{name}_token": token for name, token in names.items()}, video_token="<video>")
+    images = transformers.Gemma4ImageProcessorPil(patch_size=4, max_soft_tokens=70, pooling_kernel_size=2)
+    layers = {"sliding_window": 16, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
+    text = {**TEXT, **layers, "hidden_size_per_layer_input": 8, "global_head_dim": 8, "num_kv_shared_layers": 0}
+    sizes = {"vocab_size": len(words), "vocab_size_per_layer_input": len(words), "pad_token_id": 258}
+    vision = {"num_key_value_heads": 4, "head_dim": 8, "patch_size": 4, "position_embedding_size": 64}
+    ids = {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in names.items() if "oa" not in name}
+    config = transformers.Gemma4Config(
+        text_config={**text, **sizes},
+        vision_config={**VISION, **vision, "pooling_kernel_size": 2},
+        audio_config=None,
+        video_token_id=words.convert_tokens_to_ids("<video>"),
+        **ids,
+    )
+    return (images, words, {"processor_class": "Gemma4Processor", "image_seq_length": 70}), config
+
+
 def internvl():
     words = tokenizer(
         start_image_token="<img>",
@@ -153,6 +204,9 @@ FAMILIES = {
     "gemma3": gemma3,
     "paligemma": paligemma,
     "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "mllama": mllama,
+    "gemma4": gemma4,
     "internvl": internvl,
 }
 
@@ -166,8 +220,8 @@ def save(folder, family="llava", *, scale=8.0):
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 parameter.mul_(scale)
-            if "mm_input_projection" in name:
-                # Gemma 3's is zeros until it is trained: the model would see nothing.
+            if "mm_input_projection" in name or name.endswith("attn_gate"):
+                # Gemma 3's and Mllama's are zeros until they are trained: the model would see nothing.
                 parameter.normal_()
     model.save_pretrained(folder)
     if isinstance(processor, tuple):

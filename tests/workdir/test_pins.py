@@ -53,6 +53,22 @@ def test_bitsandbytes_is_there_where_weights_are_quantised_or_come_so(settings, 
     assert (PINNED["bitsandbytes"] in lines) == needed
 
 
+@pytest.mark.parametrize(
+    ("shape", "packages"),
+    [
+        ({"model_type": "gemma3"}, {"pillow"}),
+        ({"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}, {"pillow"}),
+        ({"model_type": "smolvlm"}, {"pillow", "num2words"}),
+        ({"model_type": "llava", "vision_config": {"model_type": "pixtral"}}, {"pillow", "torchvision"}),
+        *(({"model_type": kind}, {"pillow", "torchvision"}) for kind in ("mistral3", "llama4", "lfm2_vl")),
+    ],
+)
+def test_what_a_familys_processor_imports_is_there(shape, packages):
+    lines = pins.requirements(Model("tiny", "hf:org/repo", task="image-text"), shape)
+    assert set(lines) - set(of()) == {PINNED[name] for name in packages}
+    assert pins.requirements(Model("tiny", "hf:org/repo"), shape) == of()
+
+
 def test_vllm_comes_with_the_transformers_that_it_is_for():
     lines = of(engine="vllm")
     assert {VLLM["vllm"], VLLM["torch"], VLLM["transformers"], PINNED["msgspec"]} <= set(lines)

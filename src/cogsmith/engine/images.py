@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,19 +21,29 @@ from cogsmith.engine.request import Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import ImageTransform
 
-_BY_TOKEN = ("token_type_ids", "mm_token_type_ids")
+_KINDS = ("token_type_ids", "mm_token_type_ids")
+_SEEN = "cross_attention_mask"
+_BY_TOKEN = (*_KINDS, _SEEN)
 _NOT_READ = ("input_ids", "attention_mask", "labels", "special_tokens_mask")
 _SAMPLE_SIZES = ((48, 64), (80, 40))
 _DEFAULT_SIZE = 224
+_PATCH_ID = ("image_token_id", "image_token_index")
 _SIDES = ("height", "width", "shortest_edge")
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What a model's `processor` makes of images. `size` is the side of the square that the model sees, in pixels."""
+    """What a model's `processor` makes of images. `size` is the side of the square that the model sees, in pixels.
+
+    `patch_id` is the id in whose places the model puts what it sees: the placeholder's own, but for Llama 4 and others
+    that name a whole image and its patches differently. `by_token` are the arguments of the model that the processor
+    makes for each token of a text.
+    """
 
     processor: Any
     size: int = _DEFAULT_SIZE
+    patch_id: int | None = None
+    by_token: frozenset[str] = frozenset()
     lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while the processor works: it sets up its tokenizer anew for every call."""
 
@@ -50,14 +60,15 @@ class Images:
     @property
     def token_ids(self) -> frozenset[int]:
         """All ids that mean a part of an image, the placeholder's among them."""
-        return frozenset({self.token_id, *(token for token in self.processor.image_token_ids if token is not None)})
+        known = {self.token_id, self.patch_id, *self.processor.image_token_ids}
+        return frozenset(token for token in known if token is not None)
 
     def samples(self) -> list[tuple[tuple[int, ...], Media]]:
-        """Return prompts with an image each, of different sizes, to try the model with."""
-        made = [
-            Pictures(self, [_sample(size)]).read(f"{self.token} {number}", special=True)
-            for number, size in enumerate(_SAMPLE_SIZES)
-        ]
+        """Return prompts with an image of different sizes each, and one with both, to try the model with."""
+        pictures = [_sample(size) for size in _SAMPLE_SIZES]
+        parts = [(f"{self.token} {number}", [picture]) for number, picture in enumerate(pictures)]
+        parts.append((f"{self.token} and {self.token} 2", pictures))
+        made = [Pictures(self, given).read(text, special=True) for text, given in parts]
         return [(ids, media) for ids, media in made if media is not None]
 
 
@@ -100,6 +111,8 @@ class Pictures:
 
     def expand(self, ids: Sequence[int]) -> tuple[tuple[int, ...], Media | None]:
         """Return ids, which hold a placeholder for each image or all of its tokens, with all tokens, and the media."""
+        if self._pictures:
+            self._require_known_kinds()
         token = self._images.token_id
         of_images = [id_ for span in self._spans for id_ in self._image_tokens(span)]
         if self._image_tokens(ids) != of_images:
@@ -112,7 +125,7 @@ class Pictures:
                     f"{len(of_images)}",
                     fix=f"send one placeholder (id {token}) for each image",
                 )
-        return tuple(ids), Media(dict(self._read_alone) | self._kinds_of(ids)) if self._pictures else None
+        return tuple(ids), Media(dict(self._read_alone) | self._by_token(ids)) if self._pictures else None
 
     def are_in(self, ids: Sequence[int]) -> bool:
         """Whether `ids` hold a token of an image."""
@@ -137,8 +150,10 @@ class Pictures:
                 fix="send fewer or smaller images, or ask for a shorter answer",
             )
         dropped = set(places[: max(0, surplus)])
+        if dropped:
+            self._require_known_kinds()
         kept = tuple(id_ for place, id_ in enumerate(ids) if place not in dropped)
-        return kept, Media(dict(media.values) | self._kinds_of(kept))
+        return kept, Media(dict(media.values) | self._by_token(kept))
 
     @cached_property
     def _spans(self) -> list[tuple[int, ...]]:
@@ -154,10 +169,28 @@ class Pictures:
         known = self._images.token_ids
         return [id_ for id_ in ids if id_ in known]
 
-    def _kinds_of(self, ids: Sequence[int]) -> dict[str, torch.Tensor]:
-        """What kind of token each of `ids` is, under the name by which this model wants to be told, if it does."""
+    def _by_token(self, ids: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What this model wants to be told of each of `ids`, if anything: its kind, or the images that it sees."""
         kinds = torch.tensor([np.isin(ids, list(self._images.processor.image_token_ids)).astype(int).tolist()])
-        return {name: kinds for name in _BY_TOKEN if name in self._read_alone}
+        told = {name: kinds for name in _KINDS if name in self._read_alone}
+        return told | ({_SEEN: self._images_seen(ids)} if _SEEN in self._read_alone else {})
+
+    def _images_seen(self, ids: Sequence[int]) -> torch.Tensor:
+        """Return `[1, tokens, images, tiles]`, 1 where a token sees the tile, by Llama 3.2 Vision's own rules."""
+        from transformers.models.mllama import processing_mllama as mllama
+
+        tiles = self._read_alone["aspect_ratio_mask"]
+        ranges = mllama.get_cross_attention_token_mask(list(ids), self._images.token_id)
+        counts = tiles.sum(-1).tolist()
+        dense = mllama.convert_sparse_cross_attention_mask_to_dense([ranges], counts, tiles.shape[-1], len(ids))
+        return torch.from_numpy(dense)
+
+    def _require_known_kinds(self) -> None:
+        if unknown := self._images.by_token.difference(_BY_TOKEN):
+            raise RequestError(
+                f"this model is told {', '.join(sorted(unknown))} of each token, which only its processor knows",
+                fix="send prompt or messages, short enough, and no ids",
+            )
 
     def _values(self, made: Mapping[str, Any]) -> dict[str, Any]:
         values = {name: value for name, value in made.items() if name not in _NOT_READ}
@@ -192,6 +225,32 @@ class Pictures:
                 "are given",
                 fix="send one for each other",
             )
+
+
+def images_of(processor: Any, config: Any) -> Images:
+    """Return what the `processor` of the model of `config` makes of images."""
+    patch_id = next((id_ for name in _PATCH_ID if isinstance(id_ := getattr(config, name, None), int)), None)
+    images = Images(processor, side_of(processor, config), patch_id)
+    return replace(images, by_token=_by_token(images))
+
+
+def _by_token(images: Images) -> frozenset[str]:
+    """Return the names of what grows with a text whose image stays the same."""
+    pictures = Pictures(images, [_sample(_SAMPLE_SIZES[0])])
+    try:
+        read = [pictures.read(f"{images.token} {text}", special=True) for text in ("1", "1, 2, 3")]
+    except RequestError:
+        return frozenset()  # the processor takes no images, as the test of the whole model will say
+    shapes = [
+        {name: tuple(getattr(value, "shape", ())) for name, value in media.values.items()} if media else {}
+        for _, media in read
+    ]
+    lengths = [len(ids) for ids, _ in read]
+    return frozenset(
+        name
+        for name in shapes[0].keys() & shapes[1].keys()
+        if [shape[name][1:2] for shape in shapes] == [(length,) for length in lengths]
+    )
 
 
 def side_of(processor: Any, config: Any) -> int:

@@ -159,9 +159,9 @@ def load(
 def _images(folder: Path, config: Any, *, trust: bool) -> Images:
     processor = load_processor(folder, trust=trust)
     # Imported here: it needs pillow, which only models that read images have beside them.
-    from cogsmith.engine.images import Images, side_of
+    from cogsmith.engine.images import images_of
 
-    return Images(processor, side_of(processor, config))
+    return images_of(processor, config)
 
 
 def class_for(task: str, config: Any) -> Any:

@@ -1,7 +1,7 @@
 """The processor of a checkpoint: what makes pixels of images, and the model's own image tokens of a placeholder.
 
 Images go through PIL, never torchvision, so that the same file gives the same numbers wherever the model is served.
-What a processor does with videos needs torchvision, and nobody here asks for it: that part is left out.
+What a processor does with videos and sounds needs other packages, and nobody here asks for it: it is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from cogsmith.errors import UserError
 
 _NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 """Files that may name the processor's class, as transformers looks through them."""
+
+_LEFT_OUT = frozenset({"video_processor", "feature_extractor"})
 
 
 def load_processor(folder: Path, *, trust: bool) -> Any:
@@ -44,8 +46,8 @@ def _load(folder: Path, places: dict[str, Any]) -> Any:
 
     images = AutoImageProcessor.from_pretrained(folder, backend="pil", **places)
     kind = _class(folder)
-    if kind is not None and "video_processor" in kind.get_attributes():
-        return _without_videos(kind, images, folder, places)
+    if kind is not None and not _LEFT_OUT.isdisjoint(kind.get_attributes()):
+        return _of_images(kind, images, folder, places)
     processor = AutoProcessor.from_pretrained(folder, **places)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{type(processor).__name__} takes none")
@@ -66,12 +68,12 @@ def _class(folder: Path) -> Any | None:
     return None
 
 
-def _without_videos(kind: Any, images: Any, folder: Path, places: dict[str, Any]) -> Any:
-    """Make a processor of the class `kind`, which would have a part for videos."""
+def _of_images(kind: Any, images: Any, folder: Path, places: dict[str, Any]) -> Any:
+    """Make a processor of the class `kind`, which would have parts for videos or sounds."""
     from transformers import AutoTokenizer
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return None if name == "video_processor" else kind.check_argument_for_proper_class(self, name, part)
+        return None if name in _LEFT_OUT else kind.check_argument_for_proper_class(self, name, part)
 
     without: Any = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
     parts = {"image_processor": images, "tokenizer": AutoTokenizer.from_pretrained(folder, **places)}

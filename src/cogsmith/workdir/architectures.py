@@ -22,6 +22,9 @@ from cogsmith.heads import require_language_model
 from cogsmith.manifest import CAUSAL_LM, IMAGE_TEXT, VECTORS
 from cogsmith.sources.base import Resolved
 
+TORCHVISION = "torchvision"
+"""Under this name stand those whose processors cannot do without it, and the parts of others of which that is true."""
+
 _FILE = Path(__file__).with_suffix(".json")
 _TRANSFORMERS = "transformers"
 _KINDS = {CAUSAL_LM: "continue text", IMAGE_TEXT: "read images"} | dict.fromkeys(VECTORS, "give vectors of texts")
@@ -86,7 +89,8 @@ def to_json() -> str:
         CAUSAL_LM: _taken_by(auto.AutoModelForCausalLM),
         IMAGE_TEXT: _taken_by(auto.AutoModelForImageTextToText),
     }
-    lists = (found | dict.fromkeys(VECTORS, headless)).items()
+    found |= dict.fromkeys(VECTORS, headless) | {TORCHVISION: _with_torchvision(found[IMAGE_TEXT])}
+    lists = found.items()
     return "{\n" + ",\n".join(f'"{task}": {json.dumps(kinds)}' for task, kinds in lists) + "\n}\n"
 
 
@@ -95,6 +99,22 @@ def _taken_by(auto_class: Any) -> list[str]:
     from transformers import CONFIG_MAPPING
 
     return sorted(kind for kind in CONFIG_MAPPING if CONFIG_MAPPING[kind] in auto_class._model_mapping)
+
+
+def _with_torchvision(kinds: Sequence[str]) -> list[str]:
+    """Return the model types, among `kinds` and those with a processor of their own, that go by torchvision alone."""
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    def needs(kind: str) -> bool:
+        processor = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(kind) or "", None)
+        # A class says it under one name where torchvision is installed, and its stand-in under the other.
+        packages: Any = getattr(processor, "_backends", None) or getattr(processor, "__backends", ())
+        ways = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
+        return TORCHVISION in packages or (ways is not None and "pil" not in ways)
+
+    return sorted(kind for kind in {*kinds, *PROCESSOR_MAPPING_NAMES} if needs(kind))
 
 
 if __name__ == "__main__":

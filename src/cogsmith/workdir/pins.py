@@ -17,6 +17,7 @@ from cogsmith.config.model import Model
 from cogsmith.config.rules import exact_version
 from cogsmith.errors import InternalError
 from cogsmith.manifest import IMAGE_TEXT
+from cogsmith.workdir import architectures
 
 _EVERY_CONTAINER = (
     "accelerate",
@@ -31,6 +32,9 @@ _EVERY_CONTAINER = (
 )
 _QUANTISED = ("bitsandbytes",)
 _IMAGES = ("pillow",)
+_TORCHVISION = ("torchvision",)
+_IMAGES_OF = {"smolvlm": ("num2words",)}
+"""What processors of single families import, by model_type."""
 _VLLM = ("jinja2", "llguidance", "msgspec", "numpy", "safetensors", "tokenizers", "torch", "transformers", "vllm")
 
 
@@ -56,7 +60,11 @@ def _own(model: Model, shape: Mapping[str, Any]) -> dict[str, str]:
         return {name: _pin(name, "vllm") for name in _VLLM}
     versions = {name: _pin(name, "engine") for name in _EVERY_CONTAINER}
     if model.task == IMAGE_TEXT:
-        versions |= {name: _pin(name, "images") for name in _IMAGES}
+        kinds = [part.get("model_type") for part in (shape, shape.get("vision_config") or {})]
+        of_family = (name for kind in kinds for name in _IMAGES_OF.get(str(kind), ()))
+        versions |= {name: _pin(name, "images") for name in (*_IMAGES, *of_family)}
+        if any(kind in architectures.known(architectures.TORCHVISION) for kind in kinds):
+            versions |= {name: _pin(name, "torchvision") for name in _TORCHVISION}
     return versions | ({name: _pin(name, "quant") for name in _QUANTISED} if _needs_bitsandbytes(model, shape) else {})
 
 

@@ -12,6 +12,9 @@ from cogsmith.engine.request import Media
 
 NewCache = Callable[[], Any]
 
+IMAGE_MASK = "cross_attention_mask"
+"""transformers' name for which images each token of a text sees."""
+
 
 class Forward:
     """A causal language model as a function from tokens and a cache to logits.
@@ -45,11 +48,14 @@ class Forward:
         num_wanted: int | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run `input_ids` `[rows, tokens]` behind `cache`, which grows in place; alone without one.
 
         `attention_mask` `[rows, cached + tokens]` and `position_ids` `[rows, tokens]` are needed where rows are
-        padded. Returns the logits after the last `num_wanted` tokens, all by default: `[rows, num_wanted, head_size]`.
+        padded. `image_mask` says which of a cached prompt's images the tokens see, `[rows, tokens, images, tiles]`,
+        to a model that asks at every pass (see `image_mask_behind`). Returns the logits after the last `num_wanted`
+        tokens, all by default: `[rows, num_wanted, head_size]`.
         """
         arguments = self._arguments(input_ids, uses_cache=cache is not None)
         if cache is not None:
@@ -58,6 +64,8 @@ class Forward:
             arguments["attention_mask"] = attention_mask
         if position_ids is not None and self._takes_positions:
             arguments["position_ids"] = position_ids
+        if image_mask is not None:
+            arguments[IMAGE_MASK] = image_mask
         if num_wanted is not None and self._keeps_logits:
             # 0 would mean all of them: one that nobody wants is cheaper.
             arguments["logits_to_keep"] = max(1, num_wanted)
@@ -78,6 +86,14 @@ class Forward:
         # Where images are, positions are the model's own matter.
         logits: torch.Tensor = self._model(**arguments, **self.placed(media)).logits
         return logits[:, logits.shape[1] - num_wanted :], self.forget_lag()
+
+    def image_mask_behind(self, media: Media) -> torch.Tensor | None:
+        """Return what a token behind a prompt with `media` sees, `[1, 1, images, tiles]`: what the prompt's last does.
+
+        None for models that put images in the place of tokens. Llama 3.2 Vision attends to them beside the text.
+        """
+        mask = media.values.get(IMAGE_MASK)
+        return None if mask is None else mask[:, -1:].to(self.device)
 
     def placed(self, media: Media) -> dict[str, Any]:
         """Return the media's arguments on the model's device, numbers that are no indices in its dtype."""

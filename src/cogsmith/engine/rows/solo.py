@@ -23,6 +23,7 @@ class SoloRunner(OwnCaches):
         self._new_cache = new_cache
         self.caches: dict[int, Any] = {}
         self.lags: dict[int, int] = {}
+        self._image_masks: dict[int, torch.Tensor] = {}
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
@@ -34,6 +35,7 @@ class SoloRunner(OwnCaches):
         """Forget a row, which may never have had a chunk."""
         self.caches.pop(row, None)
         self.lags.pop(row, None)
+        self._image_masks.pop(row, None)
 
     def begin_with(self, chunk: RowChunk) -> None:
         """Begin a new row with the keys and values that its chunk came with, if it did."""
@@ -59,7 +61,15 @@ class SoloRunner(OwnCaches):
         positions = torch.arange(first, first + len(chunk.tokens), device=device)[None]
         if chunk.start == 0:
             self.caches[chunk.row] = self._new_cache()
-        return self._forward(ids, self.caches[chunk.row], num_wanted=chunk.num_wanted, position_ids=positions)[0]
+        mask = self._image_masks.get(chunk.row)
+        logits = self._forward(
+            ids,
+            self.caches[chunk.row],
+            num_wanted=chunk.num_wanted,
+            position_ids=positions,
+            image_mask=None if mask is None else mask.expand(-1, len(chunk.tokens), -1, -1),
+        )
+        return logits[0]
 
 
 class WholePromptRunner(SoloRunner):
@@ -98,6 +108,8 @@ class WholePromptRunner(SoloRunner):
         cache = self.caches[chunk.row] = self._new_cache()
         ids = torch.tensor([list(tokens)], device=self._forward.device)
         logits, self.lags[chunk.row] = self._forward.with_media(ids, prompt.media, cache, num_wanted=num_wanted)
+        if (mask := self._forward.image_mask_behind(prompt.media)) is not None:
+            self._image_masks[chunk.row] = mask
         if not rest:
             return logits[0]
         behind = RowChunk(chunk.row, len(tokens), rest, chunk.num_wanted - num_wanted)
