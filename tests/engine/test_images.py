@@ -1,5 +1,6 @@
 """Prompts with images: tiny random models of many families against transformers' own `generate`."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import transformers
 from transformers import LlavaConfig
 
 from cogsmith.engine.images import Pictures, images_of
+from cogsmith.engine.loader import load
 from cogsmith.engine.request import GenerateRequest, ScoreRequest
 from cogsmith.engine.rows.choose import ALL
 from cogsmith.engine.transformers_engine import TransformersEngine
@@ -15,7 +17,7 @@ from cogsmith.errors import RequestError, UserError
 from cogsmith.manifest import Limits
 
 from .models import plain_logprobs, run
-from .vision import CLIP, FAMILIES, generated, loaded, picture, tokenizer
+from .vision import CLIP, FAMILIES, generated, loaded, picture, save, tokenizer
 
 NEW = 10
 PROMPTS = (
@@ -90,6 +92,14 @@ def test_a_row_that_lost_its_memory_is_computed_again(tmp_path):
 def test_a_model_that_reads_prompts_in_both_directions_is_refused(tmp_path):
     with pytest.raises(UserError, match="both directions"):
         TransformersEngine(loaded(tmp_path, "paligemma"), Limits())
+
+
+def test_a_processor_that_needs_another_package_names_it(tmp_path):
+    save(tmp_path)
+    stated = json.loads((tmp_path / "processor_config.json").read_text())
+    (tmp_path / "processor_config.json").write_text(json.dumps(stated | {"processor_class": "PixtralProcessor"}))
+    with pytest.raises(UserError, match=r"(?s)processor cannot be loaded: .*Torchvision"):
+        load(tmp_path, {}, name="llava", task="image-text")
 
 
 def test_a_back_end_that_loses_the_image_is_refused(tmp_path, monkeypatch):

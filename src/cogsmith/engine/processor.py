@@ -29,10 +29,10 @@ def load_processor(folder: Path, *, trust: bool) -> Any:
         if importlib.util.find_spec("PIL") is None:
             raise ImportError("Pillow is not installed")
         return _load(folder, {"trust_remote_code": trust, "local_files_only": True})
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the second where torchvision is built for another torch
         raise UserError(
             f"this model's processor cannot be loaded: {str(error).strip()}",
-            fix="name the packages that it needs in requirements, and build again",
+            fix="install what it needs here; for containers, name it in requirements and build again",
         ) from error
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
