@@ -140,15 +140,14 @@ def test_a_placeholder_that_is_part_of_its_image_is_told_from_it():
         pictures.expand(whole[: len(image) + 2])
 
 
-@pytest.mark.parametrize(
-    ("family", "names"), [("llava", set()), ("gemma3", {"token_type_ids"}), ("mllama", {"cross_attention_mask"})]
-)
-def test_what_is_told_of_each_token_is_known(tmp_path, family, names):
-    assert loaded(tmp_path, family).images.by_token == names
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_told_of_each_token_follows_from_its_id(tmp_path, family):
+    # PaliGemma's kinds tell a question from its answer, others' an image from text.
+    assert loaded(tmp_path, family).images.untold == ({"token_type_ids"} if family == "paligemma" else set())
 
 
 def test_ids_are_refused_where_only_the_processor_knows_what_to_say_of_each(tmp_path):
-    images = replace(loaded(tmp_path).images, by_token=frozenset({"image_embeds_position_mask"}))
+    images = replace(loaded(tmp_path).images, untold=frozenset({"image_embeds_position_mask"}))
     pictures = Pictures(images, [picture()])
     ids, _ = pictures.read("<image>What?", special=True)
     with pytest.raises(RequestError, match="image_embeds_position_mask of each token") as refused:

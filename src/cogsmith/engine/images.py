@@ -23,7 +23,6 @@ from cogsmith.manifest import ImageTransform
 
 _KINDS = ("token_type_ids", "mm_token_type_ids")
 _SEEN = "cross_attention_mask"
-_BY_TOKEN = (*_KINDS, _SEEN)
 _NOT_READ = ("input_ids", "attention_mask", "labels", "special_tokens_mask")
 _SAMPLE_SIZES = ((48, 64), (80, 40))
 _DEFAULT_SIZE = 224
@@ -36,14 +35,14 @@ class Images:
     """What a model's `processor` makes of images. `size` is the side of the square that the model sees, in pixels.
 
     `patch_id` is the id in whose places the model puts what it sees: the placeholder's own, but for Llama 4 and others
-    that name a whole image and its patches differently. `by_token` are the arguments of the model that the processor
-    makes for each token of a text.
+    that name a whole image and its patches differently. `untold` are the arguments of the model that the processor
+    makes for each token of a text, and nothing here from ids.
     """
 
     processor: Any
     size: int = _DEFAULT_SIZE
     patch_id: int | None = None
-    by_token: frozenset[str] = frozenset()
+    untold: frozenset[str] = frozenset()
     lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while the processor works: it sets up its tokenizer anew for every call."""
 
@@ -112,7 +111,7 @@ class Pictures:
     def expand(self, ids: Sequence[int]) -> tuple[tuple[int, ...], Media | None]:
         """Return ids, which hold a placeholder for each image or all of its tokens, with all tokens, and the media."""
         if self._pictures:
-            self._require_known_kinds()
+            self._require_told()
         token = self._images.token_id
         of_images = [id_ for span in self._spans for id_ in self._image_tokens(span)]
         if self._image_tokens(ids) != of_images:
@@ -125,7 +124,7 @@ class Pictures:
                     f"{len(of_images)}",
                     fix=f"send one placeholder (id {token}) for each image",
                 )
-        return tuple(ids), Media(dict(self._read_alone) | self._by_token(ids)) if self._pictures else None
+        return tuple(ids), Media(dict(self._read_alone) | self.told_of(ids)) if self._pictures else None
 
     def are_in(self, ids: Sequence[int]) -> bool:
         """Whether `ids` hold a token of an image."""
@@ -151,9 +150,9 @@ class Pictures:
             )
         dropped = set(places[: max(0, surplus)])
         if dropped:
-            self._require_known_kinds()
+            self._require_told()
         kept = tuple(id_ for place, id_ in enumerate(ids) if place not in dropped)
-        return kept, Media(dict(media.values) | self._by_token(kept))
+        return kept, Media(dict(media.values) | self.told_of(kept))
 
     @cached_property
     def _spans(self) -> list[tuple[int, ...]]:
@@ -169,7 +168,7 @@ class Pictures:
         known = self._images.token_ids
         return [id_ for id_ in ids if id_ in known]
 
-    def _by_token(self, ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    def told_of(self, ids: Sequence[int]) -> dict[str, torch.Tensor]:
         """What this model wants to be told of each of `ids`, if anything: its kind, or the images that it sees."""
         kinds = torch.tensor([np.isin(ids, list(self._images.processor.image_token_ids)).astype(int).tolist()])
         told = {name: kinds for name in _KINDS if name in self._read_alone}
@@ -185,10 +184,10 @@ class Pictures:
         dense = mllama.convert_sparse_cross_attention_mask_to_dense([ranges], counts, tiles.shape[-1], len(ids))
         return torch.from_numpy(dense)
 
-    def _require_known_kinds(self) -> None:
-        if unknown := self._images.by_token.difference(_BY_TOKEN):
+    def _require_told(self) -> None:
+        if untold := self._images.untold:
             raise RequestError(
-                f"this model is told {', '.join(sorted(unknown))} of each token, which only its processor knows",
+                f"this model is told {', '.join(sorted(untold))} of each token, which only its processor knows",
                 fix="send prompt or messages, short enough, and no ids",
             )
 
@@ -231,26 +230,29 @@ def images_of(processor: Any, config: Any) -> Images:
     """Return what the `processor` of the model of `config` makes of images."""
     patch_id = next((id_ for name in _PATCH_ID if isinstance(id_ := getattr(config, name, None), int)), None)
     images = Images(processor, side_of(processor, config), patch_id)
-    return replace(images, by_token=_by_token(images))
+    return replace(images, untold=_untold(images))
 
 
-def _by_token(images: Images) -> frozenset[str]:
-    """Return the names of what grows with a text whose image stays the same."""
+def _untold(images: Images) -> frozenset[str]:
+    """Return the names of what grows with a text whose image stays the same, and `Pictures` does not make alike."""
     pictures = Pictures(images, [_sample(_SAMPLE_SIZES[0])])
     try:
         read = [pictures.read(f"{images.token} {text}", special=True) for text in ("1", "1, 2, 3")]
     except RequestError:
         return frozenset()  # the processor takes no images, as the test of the whole model will say
-    shapes = [
-        {name: tuple(getattr(value, "shape", ())) for name, value in media.values.items()} if media else {}
-        for _, media in read
-    ]
-    lengths = [len(ids) for ids, _ in read]
-    return frozenset(
-        name
-        for name in shapes[0].keys() & shapes[1].keys()
-        if [shape[name][1:2] for shape in shapes] == [(length,) for length in lengths]
-    )
+    made = [(ids, media.values, pictures.told_of(ids)) for ids, media in read if media is not None]
+
+    def grows(name: str) -> bool:
+        return all(_length(values.get(name)) == len(ids) for ids, values, _ in made)
+
+    def is_alike(name: str) -> bool:
+        return all(name in told and torch.equal(told[name], values[name]) for _, values, told in made)
+
+    return frozenset(name for _, values, _ in made for name in values if grows(name) and not is_alike(name))
+
+
+def _length(value: Any) -> int | None:
+    return value.shape[1] if isinstance(value, torch.Tensor) and value.dim() > 1 else None
 
 
 def side_of(processor: Any, config: Any) -> int:
