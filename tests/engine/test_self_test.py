@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from transformers import DynamicCache
 
 from cogsmith.engine.loader import LoadedModel
@@ -10,6 +11,7 @@ from cogsmith.engine.rows.forward import Forward
 from cogsmith.engine.rows.padded import PaddedRunner
 from cogsmith.engine.rows.self_test import SelfTest
 from cogsmith.engine.rows.solo import SoloRunner
+from cogsmith.errors import UserError
 from cogsmith.manifest import Limits
 
 from .models import VOCAB, random_model, tiny_llama
@@ -71,3 +73,29 @@ def test_a_model_that_gives_nan_gets_the_last_resort():
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     assert choose_rows(LoadedModel("broken", model, None), Limits()).name == "recompute"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", ["Roberta", "Bert", "XLM", "RemBert"])
+def test_a_model_that_reads_in_both_directions_is_refused(family, dtype):
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    named = {"emb_dim": 32, "n_layers": 2, "n_heads": 4} if family == "XLM" else {**shape, "pad_token_id": 0}
+    config = getattr(transformers, f"{family}Config")(vocab_size=VOCAB, max_position_embeddings=128, **named)
+    model = random_model(config, scale=20.0).to(dtype)
+    with pytest.raises(UserError, match=r"(?s)in both directions.*task = \"encoder\""):
+        choose_rows(LoadedModel("both", model, None), Limits())
+    config.is_decoder = config.causal = True
+    choose_rows(LoadedModel("one", random_model(config, scale=20.0).to(dtype), None), Limits())
+
+
+def test_steps_that_are_no_noise_away_from_one_pass_are_refused():
+    """As of a model whose numbers for a text's beginning depend on how long it becomes."""
+
+    class Louder(Forward):
+        def __call__(self, input_ids, *arguments, **keywords):
+            return super().__call__(input_ids, *arguments, **keywords) * (1 + input_ids.shape[1] / 50)
+
+    forward = Louder(tiny_llama())
+    runner = SoloRunner(forward, DynamicCache)
+    with pytest.raises(UserError, match="in float32"):
+        SelfTest(forward, VOCAB).passes(runner)

@@ -19,7 +19,7 @@ from cogsmith.engine.rows.budget import kv_budget
 from cogsmith.engine.rows.forward import Forward
 from cogsmith.engine.rows.given import Shapes, shapes_of
 from cogsmith.engine.rows.hazards import Hazards, hazards
-from cogsmith.engine.rows.image_test import ImageTest
+from cogsmith.engine.rows.image_test import FIX_BOTH_DIRECTIONS, ImageTest
 from cogsmith.engine.rows.kernels import kernels_for
 from cogsmith.engine.rows.packed import paged_layers
 from cogsmith.engine.rows.padded import PaddedRunner
@@ -66,11 +66,13 @@ class Rows:
 def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...] = ALL) -> Rows:
     """Take the first of the `allowed` back-ends that gives a plain forward pass's numbers for this model.
 
-    Raises UserError where the memory granted holds not even one page.
+    Raises UserError where the memory granted holds not even one page, and for a model that reads texts in both
+    directions.
     """
     forward = Forward(loaded.model)
     dangers = hazards(forward.config)
     self_test = SelfTest(forward, loaded.vocab_size)
+    _require_causal(loaded, self_test)
     room = _Room(limits, _context(forward.config, limits, dangers, has_images=loaded.images is not None))
     border = dangers.one_regime_until
     if border is not None and room.context <= border:
@@ -94,6 +96,19 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
         return room.rows(name, partial(RegimesRunner, makers[name], border), 2 * bytes_per_token, [forward.device])
     rows = room.rows(name, makers[name], bytes_per_token, [forward.device])
     return replace(rows, shapes=_shapes(name, loaded, forward))
+
+
+def _require_causal(loaded: LoadedModel, self_test: SelfTest) -> None:
+    """Raise UserError for a model that reads texts in both directions."""
+    # Where rows are coupled, later tokens change the rounding of earlier ones.
+    if couples_rows(loaded.model) or self_test.is_causal:
+        return
+    vectors = 'write task = "encoder" for its vectors; one that was trained to read from left to right says '
+    raise UserError(
+        f"{type(loaded.model).__name__} reads texts in both directions, so that no token has a probability of its own "
+        "given those before it",
+        fix=vectors + '"is_decoder": true in its config.json' if loaded.images is None else FIX_BOTH_DIRECTIONS,
+    )
 
 
 def _with_images(

@@ -38,6 +38,7 @@ class Forward:
         self._lagging = next((part for part in model.modules() if hasattr(part, "rope_deltas")), None)
         self.config = model.config
         self.head_size = int(model.get_output_embeddings().weight.shape[0])
+        self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.get_input_embeddings().weight.device
 
     def __call__(
@@ -97,9 +98,8 @@ class Forward:
 
     def placed(self, media: Media) -> dict[str, Any]:
         """Return the media's arguments on the model's device, numbers that are no indices in its dtype."""
-        dtype = self._model.dtype
         return {
-            name: value.to(self.device, dtype if value.is_floating_point() else None)
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             if isinstance(value, torch.Tensor)
             else value
             for name, value in media.values.items()

@@ -24,6 +24,8 @@ from cogsmith.errors import UserError
 
 _log = logging.getLogger("cogsmith.engine")
 
+FIX_BOTH_DIRECTIONS = "serve a model that reads from left to right"
+
 _NUM_GENERATED = 7
 _STEPS_BETWEEN_STARTS = 2
 
@@ -51,7 +53,7 @@ class ImageTest:
             raise UserError(
                 f"{type(loaded.model).__name__} reads its prompts in both directions, so that no token of one has a "
                 "probability of its own",
-                fix="serve a model that reads from left to right",
+                fix=FIX_BOTH_DIRECTIONS,
             )
 
     @torch.inference_mode()
