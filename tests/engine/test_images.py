@@ -94,6 +94,11 @@ def test_a_model_that_reads_prompts_in_both_directions_is_refused(tmp_path):
         TransformersEngine(loaded(tmp_path, "paligemma"), Limits())
 
 
+def test_a_model_that_reads_no_text_without_an_image_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read a text alone: .*pixel_values"):
+        TransformersEngine(loaded(tmp_path, "blip2"), Limits())
+
+
 def test_a_processor_that_needs_another_package_names_it(tmp_path):
     save(tmp_path)
     stated = json.loads((tmp_path / "processor_config.json").read_text())

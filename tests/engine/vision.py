@@ -177,6 +177,21 @@ def gemma4():
     return (images, words, {"processor_class": "Gemma4Processor", "image_seq_length": 70}), config
 
 
+def blip2():
+    processor = transformers.Blip2Processor(
+        transformers.BlipImageProcessorPil(**SQUARE), tokenizer("<image>"), num_query_tokens=4
+    )
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": len(processor.tokenizer), "ffn_dim": 64, "word_embed_proj_dim": 32, **shape}
+    return processor, transformers.Blip2Config(
+        vision_config=VISION,
+        qformer_config={**shape, "intermediate_size": 64, "encoder_hidden_size": 32, "vocab_size": 99},
+        text_config={"model_type": "opt", "max_position_embeddings": 512, **text},
+        num_query_tokens=4,
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+    )
+
+
 def internvl():
     words = tokenizer(
         start_image_token="<img>",
@@ -196,6 +211,9 @@ def internvl():
     return (images, words, {"processor_class": "InternVLProcessor", "image_seq_length": 4}), config
 
 
+NO_TEXT = {"blip2": blip2}
+"""Those that cannot do without an image."""
+
 FAMILIES = {
     "llava": llava,
     "llava_next": lambda: llava("LlavaNext", image_grid_pinpoints=GRID),
@@ -213,7 +231,7 @@ FAMILIES = {
 
 def save(folder, family="llava", *, scale=8.0):
     """Write a random model of a family, with its processor, as a checkpoint folder; return the model."""
-    processor, config = FAMILIES[family]()
+    processor, config = (FAMILIES | NO_TEXT)[family]()
     torch.manual_seed(0)
     model = transformers.AutoModelForImageTextToText.from_config(config).eval().float()
     with torch.no_grad():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -63,12 +64,19 @@ class Images:
         return frozenset(token for token in known if token is not None)
 
     def samples(self) -> list[tuple[tuple[int, ...], Media]]:
-        """Return prompts with an image of different sizes each, and one with both, to try the model with."""
+        """Return prompts to try the model with: with an image of different sizes each, and with both if it may be.
+
+        Raises RequestError where the processor takes no image.
+        """
         pictures = [_sample(size) for size in _SAMPLE_SIZES]
-        parts = [(f"{self.token} {number}", [picture]) for number, picture in enumerate(pictures)]
-        parts.append((f"{self.token} and {self.token} 2", pictures))
-        made = [Pictures(self, given).read(text, special=True) for text, given in parts]
-        return [(ids, media) for ids, media in made if media is not None]
+        made = [self._sample(f"{self.token} {number}", [picture]) for number, picture in enumerate(pictures)]
+        with suppress(RequestError):
+            made.append(self._sample(f"{self.token} and {self.token} 2", pictures))
+        return made
+
+    def _sample(self, text: str, pictures: Sequence[Image.Image]) -> tuple[tuple[int, ...], Media]:
+        ids, media = Pictures(self, pictures).read(text, special=True)
+        return ids, media or Media({})
 
 
 class Pictures:

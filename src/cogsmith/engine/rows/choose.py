@@ -66,12 +66,12 @@ class Rows:
 def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...] = ALL) -> Rows:
     """Take the first of the `allowed` back-ends that gives a plain forward pass's numbers for this model.
 
-    Raises UserError where the memory granted holds not even one page, and for a model that reads texts in both
-    directions.
+    Raises UserError where the memory granted holds not even one page, and for a model that reads no texts, or reads
+    them in both directions.
     """
     forward = Forward(loaded.model)
     dangers = hazards(forward.config)
-    self_test = SelfTest(forward, loaded.vocab_size)
+    self_test = _self_test(loaded, forward)
     _require_causal(loaded, self_test)
     room = _Room(limits, _context(forward.config, limits, dangers, has_images=loaded.images is not None))
     border = dangers.one_regime_until
@@ -96,6 +96,16 @@ def choose_rows(loaded: LoadedModel, limits: Limits, *, allowed: tuple[str, ...]
         return room.rows(name, partial(RegimesRunner, makers[name], border), 2 * bytes_per_token, [forward.device])
     rows = room.rows(name, makers[name], bytes_per_token, [forward.device])
     return replace(rows, shapes=_shapes(name, loaded, forward))
+
+
+def _self_test(loaded: LoadedModel, forward: Forward) -> SelfTest:
+    try:
+        return SelfTest(forward, loaded.vocab_size)
+    except NOT_THIS_ONE as error:
+        raise UserError(
+            f"{type(loaded.model).__name__} cannot read a text alone: {type(error).__name__}: {error}",
+            fix="serve a model that continues texts, with images or without",
+        ) from error
 
 
 def _require_causal(loaded: LoadedModel, self_test: SelfTest) -> None:
