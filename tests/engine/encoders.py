@@ -35,6 +35,10 @@ ENCODERS = {
     "deberta-v2": lambda: transformers.DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "convbert": lambda: transformers.ConvBertConfig(**BERT, embedding_size=32),
     "nomic": lambda: transformers.NomicBertConfig(**BERT),
+    "xlnet": lambda: transformers.XLNetConfig(vocab_size=VOCAB, d_model=32, n_layer=3, n_head=4, d_inner=64),
+    "t5": lambda: transformers.T5Config(
+        vocab_size=VOCAB, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
+    ),
     "fnet": lambda: transformers.FNetConfig(**{k: v for k, v in BERT.items() if k != "num_attention_heads"}),
 }
 DECODERS = {
@@ -56,7 +60,7 @@ DECODERS = {
 
 
 def save(config, folder):
-    """Save a random model of `config`; return it."""
+    """Save a random model of `config`; return it, or of T5 and its like the half that reads."""
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config).eval().float()
     with torch.no_grad():
@@ -65,7 +69,7 @@ def save(config, folder):
             if parameter.dim() > 1:
                 parameter.mul_(4)
     model.save_pretrained(folder)
-    return model
+    return model.get_encoder() if config.is_encoder_decoder else model
 
 
 def engine_over(folder, *, task="encoder", max_tokens_per_batch=None, **limits):

@@ -266,3 +266,18 @@ def test_a_head_for_another_purpose_is_left_out(tmp_path):
         engine.close()
     for text, found in zip(TEXTS, answer.outputs["last"], strict=True):
         close(found, plain_states(model.bert, text)[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (transformers.BrosConfig, "BrosModel makes no vectors of texts alone: ValueError: .*bbox"),
+        (transformers.BartConfig, "bart is an encoder and a decoder in one"),
+    ],
+)
+def test_a_model_of_something_else_is_refused_with_the_reason(config, message, tmp_path):
+    shape = {"vocab_size": VOCAB, "hidden_size": 32, "d_model": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    small = {name: value for name, value in shape.items() if hasattr(config(), name)}
+    save(config(**small), tmp_path)
+    with pytest.raises(UserError, match=message):
+        engine_over(tmp_path)

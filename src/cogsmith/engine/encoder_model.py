@@ -18,6 +18,7 @@ from cogsmith.engine import autocast, loader, trained
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.model_tokenizer import decodable_ids, load_tokenizer
 from cogsmith.engine.request import Pooling
+from cogsmith.engine.rows.self_test import NOT_THIS_ONE
 from cogsmith.engine.trained import Trained
 from cogsmith.errors import UserError
 from cogsmith.manifest import DECODER, ENCODER
@@ -181,7 +182,8 @@ def load_encoder(folder: Path, model_args: Mapping[str, Any], *, name: str, task
         transformers_logging.disable_progress_bar()
     model_args, computed = autocast.taken(model_args)
     config = loader.read_config(folder, model_args)
-    if getattr(config, "is_encoder_decoder", False):
+    auto_class = loader.class_for(task, config)
+    if auto_class is AutoModel and getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{config.model_type} is an encoder and a decoder in one, which task = {task!r} does not serve",
             fix="name a model that is one of the two",
@@ -190,7 +192,7 @@ def load_encoder(folder: Path, model_args: Mapping[str, Any], *, name: str, task
     dtype = loader.asked_dtype(model_args) or loader.best_dtype(config)
     arguments = {**defaults, **model_args, "dtype": dtype, "local_files_only": True}
     arguments.pop("torch_dtype", None)
-    model, report = AutoModel.from_pretrained(folder, **arguments, output_loading_info=True)
+    model, report = auto_class.from_pretrained(folder, **arguments, output_loading_info=True)
     model.eval().requires_grad_(requires_grad=False)
     _require_whole(model, report)
     autocast.cast(model, computed)
@@ -200,7 +202,19 @@ def load_encoder(folder: Path, model_args: Mapping[str, Any], *, name: str, task
     if said.unknown:
         _log.warning("the model's own vectors are made with %s, which is not here: requests say pooling", said.unknown)
     tokenizer = load_tokenizer(folder, trust=loader.trusts_code(model_args))
-    return EncoderModel(name, task, model, tokenizer, said)
+    loaded = EncoderModel(name, task, model, tokenizer, said)
+    _require_vectors(loaded)
+    return loaded
+
+
+def _require_vectors(loaded: EncoderModel) -> None:
+    try:
+        loaded.width  # noqa: B018 - the model is run for it
+    except NOT_THIS_ONE as error:
+        raise UserError(
+            f"{type(loaded.model).__name__} makes no vectors of texts alone: {type(error).__name__}: {error}",
+            fix="name a model that reads texts and nothing beside them",
+        ) from error
 
 
 def _require_whole(model: Any, report: Mapping[str, Any]) -> None:

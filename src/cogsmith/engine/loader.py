@@ -169,10 +169,14 @@ def class_for(task: str, config: Any) -> Any:
 
     Raises UserError where it is to read images and transformers knows no such model.
     """
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForTextEncoding
 
     if task in VECTORS:
-        return AutoModel
+        # Of T5 and its like, the half that reads.
+        is_half = (
+            getattr(config, "is_encoder_decoder", False) and type(config) in AutoModelForTextEncoding._model_mapping
+        )
+        return AutoModelForTextEncoding if is_half else AutoModel
     if task != IMAGE_TEXT:
         return AutoModelForCausalLM
     if type(config) not in AutoModelForImageTextToText._model_mapping and not hasattr(config, "auto_map"):
@@ -225,7 +229,8 @@ def longest_context(config: Any, limit: int | None) -> int:
     Where the config does not say, `limit` alone counts.
     """
     text = config.get_text_config()
-    stated = next((value for key in _CONTEXT_KEYS if (value := getattr(text, key, None))), None)
+    # XLNet says -1.
+    stated = next((value for key in _CONTEXT_KEYS if (value := getattr(text, key, None) or 0) > 0), None)
     return min(stated or limit or _UNSTATED_CONTEXT, limit or sys.maxsize)
 
 
