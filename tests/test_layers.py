@@ -13,13 +13,14 @@ from cogsmith.config import load
 from cogsmith.workdir.render import render
 
 PACKAGE = Path(cogsmith.__file__).parent
-GROUND = {"errors", "manifest", "quant", "heads", "detokenize", "__version__"}
+GROUND = {"errors", "manifest", "quant", "heads", "detokenize", "data_uris", "__version__"}
 MAY_IMPORT = {
     "errors": set(),
     "quant": {"errors"},
     "heads": {"errors"},
     "manifest": {"errors", "quant"},
     "detokenize": {"errors"},
+    "data_uris": set(),
     "lmtp": {"errors", "manifest"},
     "prompts": {"errors"},
     "engine": {"errors", "manifest", "quant", "heads", "detokenize", "lmtp"},
