@@ -102,9 +102,11 @@ def _self_test(loaded: LoadedModel, forward: Forward) -> SelfTest:
     try:
         return SelfTest(forward, loaded.vocab_size)
     except NOT_THIS_ONE as error:
+        if loaded.images is None:
+            raise
         raise UserError(
             f"{type(loaded.model).__name__} cannot read a text alone: {type(error).__name__}: {error}",
-            fix="serve a model that continues texts, with images or without",
+            fix="serve a model that continues texts with images or without",
         ) from error
 
 
