@@ -69,12 +69,12 @@ class Images:
         Raises RequestError where the processor takes no image.
         """
         pictures = [_sample(size) for size in _SAMPLE_SIZES]
-        made = [self._sample(f"{self.token} {number}", [picture]) for number, picture in enumerate(pictures)]
+        made = [self._prompt_of(f"{self.token} {number}", [picture]) for number, picture in enumerate(pictures)]
         with suppress(RequestError):
-            made.append(self._sample(f"{self.token} and {self.token} 2", pictures))
+            made.append(self._prompt_of(f"{self.token} and {self.token} 2", pictures))
         return made
 
-    def _sample(self, text: str, pictures: Sequence[Image.Image]) -> tuple[tuple[int, ...], Media]:
+    def _prompt_of(self, text: str, pictures: Sequence[Image.Image]) -> tuple[tuple[int, ...], Media]:
         ids, media = Pictures(self, pictures).read(text, special=True)
         return ids, media or Media({})
 
