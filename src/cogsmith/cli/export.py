@@ -15,7 +15,7 @@ from cogsmith.cli.extras import with_extras
 from cogsmith.cli.folders import model_folder, output_place
 from cogsmith.config.model import OnnxSettings
 from cogsmith.errors import ConfigError
-from cogsmith.export.onnx import Shape, export
+from cogsmith.export.onnx import export_as
 
 app = typer.Typer(help="A model in other programs' formats.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -70,37 +70,34 @@ def onnx(
     A graph that does not compute what the model does is an error, and nothing is written. What is left out is as
     export.onnx says in the model's section of config.toml, where there is one.
     """
-    said = _configured(name)
-    if output is None and said is None:
-        raise typer.BadParameter(f"give --output DIR: config.toml says no export.onnx of {name!r}")
-    place = output_place(output) if output is not None else said.output if said else ""
-    said = said or OnnxSettings(place)
     given: dict[str, Any] = {
         "batch_size": batch_size,
         "max_seq_len": max_seq_len,
         "dynamic": dynamic,
         "opset": opset,
         "verify": verify,
+        "force": force or None,
     }
-    chosen = replace(said, **{key: value for key, value in given.items() if value is not None})
-    shape = Shape(batch=chosen.batch_size, length=chosen.max_seq_len, dynamic=chosen.dynamic)
-    force = force or (output is None and chosen.force)
+    said = replace(_said(name, output), **{key: value for key, value in given.items() if value is not None})
     reporter = ConsoleReporter()
-    exported = with_extras(
-        lambda: export(
-            *(model_folder(name), place, shape),
-            opset=chosen.opset,
-            verify=chosen.verify,
-            force=force,
-            reporter=reporter,
-        )
-    )
+    exported = with_extras(lambda: export_as(model_folder(name), said, reporter))
     if as_json:
         out.print_json(json.dumps(asdict(exported)))
         return
     for path, size in exported.files.items():
         out.print(f"{exported.place.rstrip('/')}/{path}  {format_bytes(size)}", markup=False)
     out.print(exported.summary(), markup=False)
+
+
+def _said(name: str, output: str | None) -> OnnxSettings:
+    """Return what config.toml says of the export, put at `output` where that is given. Raises typer's usage errors."""
+    configured = _configured(name)
+    if output is not None:
+        # What may be replaced at one place says nothing of another.
+        return replace(configured or OnnxSettings(""), output=output_place(output), force=False)
+    if configured is None:
+        raise typer.BadParameter(f"give --output DIR: config.toml says no export.onnx of {name!r}")
+    return configured
 
 
 def _configured(name: str) -> OnnxSettings | None:

@@ -5,26 +5,16 @@ What was made is remembered in the cache, as what a build puts at `output.uri` i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
-from cogsmith.cache import cache_root, write_atomically
 from cogsmith.config.model import Model, OnnxSettings
-from cogsmith.export.onnx import Exported, Shape, export, require_packages
-from cogsmith.sources.base import Reporter, SourceFile
-from cogsmith.sources.hashing import fingerprint
-from cogsmith.workdir import lock, output
+from cogsmith.export.onnx import Exported, export_as, require_packages
+from cogsmith.sources.base import Reporter
+from cogsmith.workdir import lock, output, placed
 from cogsmith.workdir.lock import LockedFile
-
-
-class _Made(msgspec.Struct, frozen=True):
-    """What the last export put somewhere: a hash over what it was made from and how, and bytes by relative path."""
-
-    identity: str
-    files: dict[str, int]
+from cogsmith.workdir.placed import Placed
 
 
 def require_possible(models: Sequence[Model]) -> None:
@@ -33,7 +23,7 @@ def require_possible(models: Sequence[Model]) -> None:
     if wanted:
         require_packages()
     for settings in wanted:
-        if not _is_ours(settings):
+        if _ours(settings) is None:
             output.require_free(settings.output, force=settings.force)
 
 
@@ -46,44 +36,25 @@ def make(model: Model, folder: Path, reporter: Reporter) -> Exported | None:
     if settings is None:
         return None
     files = lock.read(folder.parents[1] / lock.FILE_NAME)[model.name].files
-    identity = _identity(settings, files)
-    if (note := _note(settings)) and note.identity == identity and _is_ours(settings):
+    identity, ours = _identity(settings, files), _ours(settings)
+    if ours and ours.identity == identity:
         return None
-    shape = Shape(batch=settings.batch_size, length=settings.max_seq_len, dynamic=settings.dynamic)
-    made = export(
-        folder,
-        settings.output,
-        shape,
-        opset=settings.opset,
-        verify=settings.verify,
-        # What the last build put there is not the user's.
-        force=settings.force or _is_ours(settings),
-        reporter=reporter,
-    )
-    marker = _marker(settings)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, msgspec.json.encode(_Made(identity, dict(made.files))))
+    # What the last build put there is not the user's.
+    made = export_as(folder, replace(settings, force=settings.force or ours is not None), reporter)
+    placed.remember(_marker(settings), Placed(identity, dict(made.files)))
     return made
 
 
 def _identity(settings: OnnxSettings, files: Sequence[LockedFile]) -> str:
-    weights = fingerprint(SourceFile(file.path, file.size, file.sha256) for file in files)
     how = (settings.dynamic, settings.batch_size, settings.max_seq_len, settings.opset, settings.verify)
-    return f"{weights} {how}"
+    return f"{placed.identity_of(files)} {how}"
 
 
-def _is_ours(settings: OnnxSettings) -> bool:
-    """Whether all that lies at the place is what the last export left there."""
-    note = _note(settings)
-    return note is not None and output.sizes_at(settings.output) == note.files
-
-
-def _note(settings: OnnxSettings) -> _Made | None:
-    try:
-        return msgspec.json.decode(_marker(settings).read_bytes(), type=_Made)
-    except (OSError, msgspec.DecodeError):
-        return None
+def _ours(settings: OnnxSettings) -> Placed | None:
+    """Return what the last export left at the place, where that and nothing else lies there."""
+    note = placed.recall(_marker(settings))
+    return note if note and output.sizes_at(settings.output) == note.files else None
 
 
 def _marker(settings: OnnxSettings) -> Path:
-    return cache_root() / "exports" / hashlib.sha256(settings.output.encode()).hexdigest()
+    return placed.marker("exports", settings.output)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cogsmith.config.model import OnnxSettings
 from cogsmith.errors import MissingExtra
 from cogsmith.sources.base import Reporter
 from cogsmith.workdir import output
@@ -58,6 +59,18 @@ def require_packages() -> None:
     """Raise MissingExtra where something is not installed that an export takes."""
     if not all(importlib.util.find_spec(package) for package in _PACKAGES):
         raise MissingExtra("engine,onnx", "Exporting to ONNX")
+
+
+def export_as(folder: Path, settings: OnnxSettings, reporter: Reporter) -> Exported:
+    """Write the model of `folder` as export.onnx of config.toml says. Raises as `export` does."""
+    shape = Shape(batch=settings.batch_size, length=settings.max_seq_len, dynamic=settings.dynamic)
+    return export(
+        *(folder, settings.output, shape),
+        opset=settings.opset,
+        verify=settings.verify,
+        force=settings.force,
+        reporter=reporter,
+    )
 
 
 def export(

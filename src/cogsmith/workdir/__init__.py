@@ -6,6 +6,7 @@ build            the path of one build
 ├── link            the weights, without moving their bytes
 ├── lint/           every rule of Cog's and ours, on the finished folder
 └── swap            the new folder in the old one's place, in one step; exclusive keeps other builds out
+output           the checkpoint put somewhere else too; placed remembers what builds left there
 signature        predict.py read without importing it, as Cog does
 └── input_call, literals, cog_types
 places           names that several of these agree on

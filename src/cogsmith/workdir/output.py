@@ -6,7 +6,6 @@ has put somewhere is remembered in the cache, so that the next build does not mo
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,19 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from cogsmith.cache import cache_root, write_atomically
+from cogsmith.cache import cache_root
 from cogsmith.config.model import OutputSettings, WeightsFile
 from cogsmith.errors import UserError
 from cogsmith.manifest import CHECKPOINT
-from cogsmith.sources.base import Reporter, SourceFile
-from cogsmith.sources.hashing import fingerprint
+from cogsmith.sources.base import Reporter
 from cogsmith.sources.object_store import upload
 from cogsmith.sources.stores.upload import occupied, stored_sizes
 from cogsmith.sources.write_safetensors import stored_tensors, write_bin
-from cogsmith.workdir import link, swap
+from cogsmith.workdir import link, placed, swap
 from cogsmith.workdir.lock import LockedFile
+from cogsmith.workdir.placed import Placed
 from cogsmith.workdir.plan import Plan
 
 _LOCAL = "path:"
@@ -41,13 +38,6 @@ class Saved:
 
     place: str
     files: Mapping[str, int]
-
-
-class _Delivered(msgspec.Struct, frozen=True):
-    """What the last build put somewhere: a hash over the checkpoint, and bytes by relative path."""
-
-    checkpoint: str
-    files: dict[str, int]
 
 
 def save(
@@ -121,20 +111,14 @@ def deliver(item: Plan, files: Sequence[LockedFile], reporter: Reporter, cache: 
         return None
     places = {file.path: item.folder / CHECKPOINT / file.path for file in files}
     saved = save(places, settings.uri, weights=settings.format, force=settings.force, reporter=reporter)
-    note = _Delivered(_identity(files), dict(saved.files))
-    marker = _marker(settings, cache)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, msgspec.json.encode(note))
+    placed.remember(_marker(settings, cache), Placed(placed.identity_of(files), dict(saved.files)))
     return saved
 
 
 def _is_delivered(settings: OutputSettings, files: Sequence[LockedFile], cache: Path | None) -> bool:
     """Whether the checkpoint of `files` was put there, and what lies there has the same names and sizes."""
-    try:
-        note = msgspec.json.decode(_marker(settings, cache).read_bytes(), type=_Delivered)
-    except (OSError, msgspec.DecodeError):
-        return False
-    if note.checkpoint != _identity(files):
+    note = placed.recall(_marker(settings, cache))
+    if note is None or note.identity != placed.identity_of(files):
         return False
     return note.files.items() <= sizes_at(settings.uri).items()
 
@@ -144,13 +128,8 @@ def sizes_at(place: str) -> dict[str, int]:
     return _sizes(_folder(place)) if place.startswith(_LOCAL) else dict(stored_sizes(place))
 
 
-def _identity(files: Sequence[LockedFile]) -> str:
-    return fingerprint(SourceFile(file.path, file.size, file.sha256) for file in files)
-
-
 def _marker(settings: OutputSettings, cache: Path | None) -> Path:
-    name = hashlib.sha256(f"{settings.uri}\0{settings.format}".encode()).hexdigest()
-    return (cache or cache_root()) / "outputs" / name
+    return placed.marker("outputs", f"{settings.uri}\0{settings.format}", cache)
 
 
 @contextmanager
