@@ -108,14 +108,14 @@ def test_a_processor_that_needs_another_package_names_it(tmp_path):
 
 
 def test_a_back_end_that_loses_the_image_is_refused(tmp_path, monkeypatch):
-    from cogsmith.engine.rows.forward import Forward
+    from cogsmith.engine.rows.forward import Behind, Forward
 
     model = loaded(tmp_path)
     right = Forward.with_media
 
     def wrong(self, ids, media, cache, *, num_wanted):
         right(self, ids, media, cache, num_wanted=num_wanted)
-        return self(ids, model.new_cache(), num_wanted=num_wanted), 0
+        return self(ids, model.new_cache(), num_wanted=num_wanted), Behind()
 
     monkeypatch.setattr(Forward, "with_media", wrong)
     with pytest.raises(UserError, match="otherwise than transformers"):

@@ -76,8 +76,7 @@ def describe(
 
     For a `task` other than "causal-lm" that is the model without its head. With `in_other_types` its footprints in
     these are told too. The model is built on torch's meta device, for each of them anew, which has shapes and no
-    memory. Raises MissingExtra where it is quantised
-    and bitsandbytes is missing.
+    memory. Raises MissingExtra where it is quantised and bitsandbytes is missing.
     """
     config = read_config(folder, model_args)
     dtype = _dtype(model_args, getattr(config, "dtype", None))

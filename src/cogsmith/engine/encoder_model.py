@@ -18,7 +18,7 @@ from cogsmith.engine import autocast, loader, trained
 from cogsmith.engine.base import EngineInfo
 from cogsmith.engine.model_tokenizer import decodable_ids, load_tokenizer
 from cogsmith.engine.request import Pooling
-from cogsmith.engine.rows.self_test import NOT_THIS_ONE
+from cogsmith.engine.rows.forward import NOT_THIS_ONE
 from cogsmith.engine.trained import Trained
 from cogsmith.errors import UserError
 from cogsmith.manifest import DECODER, ENCODER

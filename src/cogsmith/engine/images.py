@@ -18,12 +18,11 @@ import torch
 from PIL import Image
 
 from cogsmith.engine.image_transforms import TRANSFORMS, pixels
-from cogsmith.engine.request import Media
+from cogsmith.engine.request import IMAGE_MASK, Media
 from cogsmith.errors import RequestError
 from cogsmith.manifest import ImageTransform
 
 _KINDS = ("token_type_ids", "mm_token_type_ids")
-_SEEN = "cross_attention_mask"
 _NOT_READ = ("input_ids", "attention_mask", "labels", "special_tokens_mask")
 _SAMPLE_SIZES = ((48, 64), (80, 40))
 _DEFAULT_SIZE = 224
@@ -178,9 +177,12 @@ class Pictures:
 
     def told_of(self, ids: Sequence[int]) -> dict[str, torch.Tensor]:
         """What this model wants to be told of each of `ids`, if anything: its kind, or the images that it sees."""
-        kinds = torch.tensor([np.isin(ids, list(self._images.processor.image_token_ids)).astype(int).tolist()])
-        told = {name: kinds for name in _KINDS if name in self._read_alone}
-        return told | ({_SEEN: self._images_seen(ids)} if _SEEN in self._read_alone else {})
+        told = {name: self._kinds(ids) for name in _KINDS if name in self._read_alone}
+        return told | ({IMAGE_MASK: self._images_seen(ids)} if IMAGE_MASK in self._read_alone else {})
+
+    def _kinds(self, ids: Sequence[int]) -> torch.Tensor:
+        """Return `[1, tokens]`, 1 where a token is part of an image."""
+        return torch.tensor([np.isin(ids, list(self._images.processor.image_token_ids)).astype(int).tolist()])
 
     def _images_seen(self, ids: Sequence[int]) -> torch.Tensor:
         """Return `[1, tokens, images, tiles]`, 1 where a token sees the tile, by Llama 3.2 Vision's own rules."""

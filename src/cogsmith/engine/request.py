@@ -10,6 +10,9 @@ from cogsmith.engine.kv.prefix_tree import common_prefix
 
 FinishReason = Literal["stop", "length"]
 
+IMAGE_MASK = "cross_attention_mask"
+"""transformers' name for which images each token of a text sees, where a model attends to them beside the text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

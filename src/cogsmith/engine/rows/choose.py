@@ -16,7 +16,7 @@ from cogsmith.engine.loader import LoadedModel, longest_context
 from cogsmith.engine.quantization import couples_rows
 from cogsmith.engine.rows.batch import whole_cache
 from cogsmith.engine.rows.budget import kv_budget
-from cogsmith.engine.rows.forward import Forward
+from cogsmith.engine.rows.forward import NOT_THIS_ONE, Forward
 from cogsmith.engine.rows.given import Shapes, shapes_of
 from cogsmith.engine.rows.hazards import Hazards, hazards
 from cogsmith.engine.rows.image_test import FIX_BOTH_DIRECTIONS, ImageTest
@@ -26,7 +26,7 @@ from cogsmith.engine.rows.padded import PaddedRunner
 from cogsmith.engine.rows.recompute import RecomputeRunner
 from cogsmith.engine.rows.regimes import RegimesRunner
 from cogsmith.engine.rows.runner import Runner
-from cogsmith.engine.rows.self_test import NOT_THIS_ONE, SelfTest
+from cogsmith.engine.rows.self_test import SelfTest
 from cogsmith.engine.rows.solo import SoloRunner, UnchunkedRunner, WholePromptRunner
 from cogsmith.errors import UserError
 from cogsmith.manifest import Limits
@@ -115,11 +115,14 @@ def _require_causal(loaded: LoadedModel, self_test: SelfTest) -> None:
     # Where rows are coupled, later tokens change the rounding of earlier ones.
     if couples_rows(loaded.model) or self_test.is_causal:
         return
-    vectors = 'write task = "encoder" for its vectors; one that was trained to read from left to right says '
+    for_texts = (
+        'write task = "encoder" for its vectors; one that was trained to read from left to right says '
+        '"is_decoder": true in its config.json'
+    )
     raise UserError(
         f"{type(loaded.model).__name__} reads texts in both directions, so that no token has a probability of its own "
         "given those before it",
-        fix=vectors + '"is_decoder": true in its config.json' if loaded.images is None else FIX_BOTH_DIRECTIONS,
+        fix=FIX_BOTH_DIRECTIONS if loaded.images else for_texts,
     )
 
 

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from cogsmith.engine.request import Media
+from cogsmith.engine.request import IMAGE_MASK, Media
 
 NewCache = Callable[[], Any]
 
-IMAGE_MASK = "cross_attention_mask"
-"""transformers' name for which images each token of a text sees."""
+NOT_THIS_ONE = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
+"""What a model raises when it is run in a way that its architecture does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a prompt's images leave for the tokens behind it.
+
+    `lag` is what is to be added to the number of tokens before one to get its position: an image may take fewer
+    positions than tokens. `image_mask` `[1, 1, images, tiles]` says which images these tokens see, to a model that asks
+    at every pass, as Llama 3.2 Vision does; None for one that puts images in the place of tokens.
+    """
+
+    lag: int = 0
+    image_mask: torch.Tensor | None = None
 
 
 class Forward:
@@ -55,7 +69,7 @@ class Forward:
 
         `attention_mask` `[rows, cached + tokens]` and `position_ids` `[rows, tokens]` are needed where rows are
         padded. `image_mask` says which of a cached prompt's images the tokens see, `[rows, tokens, images, tiles]`,
-        to a model that asks at every pass (see `image_mask_behind`). Returns the logits after the last `num_wanted`
+        to a model that asks at every pass (see `Behind`). Returns the logits after the last `num_wanted`
         tokens, all by default: `[rows, num_wanted, head_size]`.
         """
         arguments = self._arguments(input_ids, uses_cache=cache is not None)
@@ -75,26 +89,21 @@ class Forward:
 
     def with_media(
         self, input_ids: torch.Tensor, media: Media, cache: Any, *, num_wanted: int
-    ) -> tuple[torch.Tensor, int]:
+    ) -> tuple[torch.Tensor, Behind]:
         """Run a whole prompt `[1, tokens]` with its images; an empty `cache` takes it up.
 
-        Returns the logits as a call does, `[1, num_wanted, head_size]`, and what is to be added to the number of tokens
-        before one to get its position: an image may take fewer positions than tokens.
+        Returns the logits as a call does, `[1, num_wanted, head_size]`, and what the tokens behind the prompt need.
         """
         arguments = self._arguments(input_ids, uses_cache=True) | {self._cache_name: cache}
         if self._keeps_logits:
             arguments["logits_to_keep"] = max(1, num_wanted)
         # Where images are, positions are the model's own matter.
-        logits: torch.Tensor = self._model(**arguments, **self.placed(media)).logits
-        return logits[:, logits.shape[1] - num_wanted :], self.forget_lag()
-
-    def image_mask_behind(self, media: Media) -> torch.Tensor | None:
-        """Return what a token behind a prompt with `media` sees, `[1, 1, images, tiles]`: what the prompt's last does.
-
-        None for models that put images in the place of tokens. Llama 3.2 Vision attends to them beside the text.
-        """
-        mask = media.values.get(IMAGE_MASK)
-        return None if mask is None else mask[:, -1:].to(self.device)
+        placed = self.placed(media)
+        logits: torch.Tensor = self._model(**arguments, **placed).logits
+        mask = placed.get(IMAGE_MASK)
+        # What follows sees what the prompt's last token does.
+        behind = Behind(self.forget_lag(), None if mask is None else mask[:, -1:])
+        return logits[:, logits.shape[1] - num_wanted :], behind
 
     def placed(self, media: Media) -> dict[str, Any]:
         """Return the media's arguments on the model's device, numbers that are no indices in its dtype."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from cogsmith.engine.request import Cache, GenerateRequest, ScoreRequest, TextRequest
-from cogsmith.engine.rows.forward import Forward, NewCache
+from cogsmith.engine.rows.forward import NOT_THIS_ONE, Forward, NewCache
 from cogsmith.engine.rows.pool import LayerShape
-from cogsmith.engine.rows.self_test import NOT_THIS_ONE
 from cogsmith.errors import RequestError
 
 Shapes = Mapping[int, LayerShape]

@@ -17,9 +17,9 @@ import torch
 
 from cogsmith.engine.loader import LoadedModel
 from cogsmith.engine.request import Media
-from cogsmith.engine.rows.forward import Forward
+from cogsmith.engine.rows.forward import NOT_THIS_ONE, Forward
 from cogsmith.engine.rows.runner import ImagePrompt, RowChunk, Runner
-from cogsmith.engine.rows.self_test import LEAST_TOLERANCE, NOT_THIS_ONE, SelfTest, deviation
+from cogsmith.engine.rows.self_test import LEAST_TOLERANCE, SelfTest, deviation
 from cogsmith.errors import UserError
 
 _log = logging.getLogger("cogsmith.engine")

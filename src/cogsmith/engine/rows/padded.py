@@ -63,7 +63,7 @@ class PaddedRunner(OwnCaches):
         input_ids = torch.tensor([single[row].tokens for row in batch.lengths], device=device)
         lengths = torch.tensor(list(batch.lengths.values()), device=device)[:, None]
         mask = batch.mask(lengths) if batch.holds_keys else None
-        lags = torch.tensor([self._alone.lags.get(row, 0) for row in batch.lengths], device=device)[:, None]
+        lags = torch.tensor([self._alone.behind(row).lag for row in batch.lengths], device=device)[:, None]
         logits = self._forward(input_ids, batch.cache, attention_mask=mask, position_ids=lengths + lags)
         batch.grow()
         return {row: part[: single[row].num_wanted] for row, part in zip(batch.lengths, logits, strict=True)}

@@ -7,23 +7,21 @@ from typing import Any
 
 import torch
 
-from cogsmith.engine.rows.forward import Forward, NewCache
+from cogsmith.engine.rows.forward import Behind, Forward, NewCache
 from cogsmith.engine.rows.runner import Layers, OwnCaches, RowChunk
 
 
 class SoloRunner(OwnCaches):
     """Runs one row after the other. Slow with many rows, and never wrong about padding.
 
-    `caches` are those of the rows that have been computed in part; whoever takes one out goes on with that row. `lags`
-    is what is to be added to the number of tokens before one to get its position, for rows where that is not 0.
+    `caches` are those of the rows that have been computed in part; whoever takes one out goes on with that row.
     """
 
     def __init__(self, forward: Forward, new_cache: NewCache) -> None:
         self._forward = forward
         self._new_cache = new_cache
         self.caches: dict[int, Any] = {}
-        self.lags: dict[int, int] = {}
-        self._image_masks: dict[int, torch.Tensor] = {}
+        self._behind: dict[int, Behind] = {}
 
     def forward(self, chunks: Sequence[RowChunk]) -> torch.Tensor:
         """Run one step. Returns logits `[number of wanted, head_size]`, chunk by chunk."""
@@ -34,8 +32,11 @@ class SoloRunner(OwnCaches):
     def close_row(self, row: int) -> None:
         """Forget a row, which may never have had a chunk."""
         self.caches.pop(row, None)
-        self.lags.pop(row, None)
-        self._image_masks.pop(row, None)
+        self._behind.pop(row, None)
+
+    def behind(self, row: int) -> Behind:
+        """Return what the images of a row's prompt left for its further tokens; nothing without images."""
+        return self._behind.get(row, Behind())
 
     def begin_with(self, chunk: RowChunk) -> None:
         """Begin a new row with the keys and values that its chunk came with, if it did."""
@@ -57,11 +58,12 @@ class SoloRunner(OwnCaches):
     def _pass(self, chunk: RowChunk) -> torch.Tensor:
         device = self._forward.device
         ids = torch.tensor([list(chunk.tokens)], device=device)
-        first = chunk.start + self.lags.get(chunk.row, 0)
+        behind = self.behind(chunk.row)
+        first = chunk.start + behind.lag
         positions = torch.arange(first, first + len(chunk.tokens), device=device)[None]
         if chunk.start == 0:
             self.caches[chunk.row] = self._new_cache()
-        mask = self._image_masks.get(chunk.row)
+        mask = behind.image_mask
         logits = self._forward(
             ids,
             self.caches[chunk.row],
@@ -107,9 +109,7 @@ class WholePromptRunner(SoloRunner):
         num_wanted = max(0, chunk.num_wanted - len(rest))
         cache = self.caches[chunk.row] = self._new_cache()
         ids = torch.tensor([list(tokens)], device=self._forward.device)
-        logits, self.lags[chunk.row] = self._forward.with_media(ids, prompt.media, cache, num_wanted=num_wanted)
-        if (mask := self._forward.image_mask_behind(prompt.media)) is not None:
-            self._image_masks[chunk.row] = mask
+        logits, self._behind[chunk.row] = self._forward.with_media(ids, prompt.media, cache, num_wanted=num_wanted)
         if not rest:
             return logits[0]
         behind = RowChunk(chunk.row, len(tokens), rest, chunk.num_wanted - num_wanted)
