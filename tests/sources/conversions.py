@@ -12,6 +12,8 @@ from cogsmith.sources.locations import locate
 from .checkpoints import Watcher
 from .toy import ToyImporter
 
+MODEL = Model("m", "hf:org/toy", format="auto")
+
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)

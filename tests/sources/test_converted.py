@@ -9,21 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cogsmith.config.model import Model
 from cogsmith.errors import SourceError
 
 from .checkpoints import Watcher
-from .conversions import converted, left_in, opened, origins, write
+from .conversions import MODEL, converted, left_in, opened, origins, write
 from .fake_hub import FakeHub
 from .toy import ToyImporter, toy_files
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = Model("m", "hf:org/toy", format="auto")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_what_is_needed_is_named_fetched_and_converted(fake_hub: FakeHub, cache: Path):

@@ -14,22 +14,15 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from cogsmith.config.model import Model
 from cogsmith.errors import ConversionError, MissingExtra, SourceError, UserError
 
 from . import fake_hub as fake_hub_module
 from .checkpoints import Watcher
-from .conversions import converted, left_in, opened, write
+from .conversions import MODEL, converted, left_in, opened, write
 from .fake_hub import FakeHub
 from .toy import ToyImporter, toy_files
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = Model("m", "hf:org/toy", format="auto")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_packages_are_asked_for_before_anything_is_fetched(fake_hub: FakeHub, cache: Path):

@@ -20,7 +20,7 @@ from anyio import to_thread
 from cogsmith.errors import CogsmithError, ServeError
 from cogsmith.gateway import resumption
 from cogsmith.gateway.files import FileStore
-from cogsmith.gateway.handed_over import with_files
+from cogsmith.gateway.handed_over import names_any, with_files
 from cogsmith.gateway.prediction import Prediction
 from cogsmith.gateway.worker import Worker
 
@@ -73,7 +73,9 @@ async def _run(http: httpx2.AsyncClient, worker: Worker, prediction: Prediction,
             name = f"{prediction.id}{run_number or ''}"
             try:
                 url = f"{await worker.ready()}/predictions/{name}"
-                sent = await to_thread.run_sync(with_files, inputs, worker.model.openapi_schema, files)
+                sent = inputs
+                if names_any(inputs, files):
+                    sent = await to_thread.run_sync(with_files, inputs, worker.model.openapi_schema, files)
                 await _attempt(http, url, sent, prediction)
                 return
             except (_Broken, httpx2.TransportError) as error:

@@ -17,6 +17,12 @@ from cogsmith.gateway.files import FileStore
 _URL = re.compile(r"https?://[^/?#]+(?:/v1)?/files/([0-9a-f]{40})(?:/download)?")
 
 
+def names_any(inputs: Mapping[str, Any], files: FileStore) -> bool:
+    """Whether `inputs` hold the URL of one of `files`: nothing is read to tell."""
+    values = (item for value in inputs.values() for item in (value if isinstance(value, list) else (value,)))
+    return any(_named(value, files) for value in values)
+
+
 def with_files(inputs: Mapping[str, Any], openapi_schema: Mapping[str, Any], files: FileStore) -> dict[str, Any]:
     """Return `inputs` with a data URI in the place of each URL of one of `files`, where the schema wants a file.
 
@@ -36,8 +42,14 @@ def _is_file(schema: Mapping[str, Any]) -> bool:
 def _filled(value: Any, files: FileStore) -> Any:
     if isinstance(value, list):
         return [_filled(item, files) for item in value]
+    file_id = _named(value, files)
+    return value if file_id is None else _data_uri(value, file_id, files)
+
+
+def _named(value: Any, files: FileStore) -> str | None:
+    """Return the id of the file whose URL `value` is, if it is that of one that was here."""
     match = _URL.fullmatch(value) if isinstance(value, str) else None
-    return value if match is None or not files.had(match[1]) else _data_uri(value, match[1], files)
+    return match[1] if match and files.had(match[1]) else None
 
 
 def _data_uri(url: str, file_id: str, files: FileStore) -> str:

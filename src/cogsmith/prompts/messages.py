@@ -55,9 +55,14 @@ def with_images(messages: Sequence[Message], placeholder: str, count: int) -> li
         return messages
     for place, message in enumerate(messages):
         if message.get("role") == "user" and count:
-            messages[place] = message | {"content": [*({"type": "image"} for _ in range(count)), *_parts(message)]}
+            messages[place] = behind_images(message, count)
             break
     return messages
+
+
+def behind_images(message: Message, count: int) -> Message:
+    """Return a message whose content begins with `count` images."""
+    return message | {"content": [*({"type": "image"} for _ in range(count)), *_parts(message)]}
 
 
 def flattened(messages: Sequence[Message], placeholder: str) -> list[Message]:

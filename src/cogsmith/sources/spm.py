@@ -16,7 +16,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def check(model_file: Path, folder: Path, *, add_bos: bool = True) -> None:
     specials = [piece.text for piece in pieces if piece.kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)]
     read, rules = reader(model_file, add_bos=add_bos), _rules(processor)
     texts = [*_texts_of_rules(rules.charsmap), *_own_texts(pieces)]
-    check_same_ids(read, folder, specials=specials[:_PIECES_AT_ONCE], texts=texts, excuse=rounding(model_file))
+    check_same_ids(read, folder, specials=specials[:_PIECES_AT_ONCE], texts=texts, excuse=_rounding(pieces, rules))
     _check_spelling(processor, folder)
 
 
@@ -173,9 +173,13 @@ def rounding(model_file: Path) -> Excuse | None:
     Raises ConversionError.
     """
     processor = _load(model_file)
-    if _rules(processor).is_bpe:
+    return _rounding(_pieces(processor), _rules(processor))
+
+
+def _rounding(pieces: Sequence[Piece], rules: Rules) -> Excuse | None:
+    if rules.is_bpe:
         return None
-    pieces, found = _pieces(processor), (Kind.NORMAL, Kind.USER_DEFINED)
+    found = (Kind.NORMAL, Kind.USER_DEFINED)
     scored = zip(pieces, unigram_scores(pieces), strict=True)
     return Rounding({piece.id: (piece.text, score) for piece, score in scored if piece.kind in found}).explains
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from cogsmith.errors import RequestRejected
 from cogsmith.manifest import MAX_IMAGES, ImageTransform
+from cogsmith.prompts.messages import behind_images
 
 MAX_ALTERNATIVES = 20
 MAX_OPTIONS = 64
@@ -34,8 +35,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """As templates take it: its images come first, unless the text says with the `placeholder` where they are."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.images and placeholder not in self.content:
-            said = [{"type": "text", "text": self.content}] if self.content else []
-            message["content"] = [*({"type": "image"} for _ in self.images), *said]
+            message = behind_images(message, len(self.images))
         return message | ({"input": self.input} if self.input else {})
 
 

@@ -26,7 +26,8 @@ from cogsmith.sources.torchfile.containers import opened
 from cogsmith.sources.torchfile.distributed import load_sharded
 
 _TAKEN = (("state", "model"), ("state", "integrations"))
-_Stated = Mapping[str, Any] | None
+_Saved = tuple[Any, Any]
+"""A run's tensors, and what it says of its Hugging Face model; nothing of them has been looked at."""
 _SAVE_AGAIN = "save it again with Composer's Trainer"
 
 
@@ -61,17 +62,18 @@ def opened_checkpoint(
         in_shards = shard_folder(part.places) is not None
         with reporter.task("Reading the checkpoint", unit="steps" if in_shards else "bytes") as task:
             if metadata := next((place for path, place in part.places.items() if _name(path) == METADATA), None):
-                checkpoint = _from_newest(part, metadata, scratch, task, stated)
+                saved = _from_newest(part, metadata, scratch, task)
             elif in_shards:
-                checkpoint = _from_state(part.uri, _sharded(part, scratch, task, is_state=True), stated)
+                saved = _from_state(part.uri, _sharded(part, scratch, task, is_state=True))
             else:
                 (place,) = (place for path, place in part.places.items() if not path.endswith(LINK))
                 plain = until_the_end.enter_context(opened(place, scratch, task))
-                checkpoint = _from_state(part.uri, torchfile.load(plain), stated)
+                saved = _from_state(part.uri, torchfile.load(plain))
+            checkpoint = _checkpoint(part.uri, *saved, stated)
         yield checkpoint
 
 
-def _from_state(uri: str, loaded: Any, stated: _Stated) -> Checkpoint:
+def _from_state(uri: str, loaded: Any) -> _Saved:
     state = _mapping(loaded).get("state")
     if not isinstance(state, Mapping):
         keys = ", ".join(map(str, list(_mapping(loaded))[:8])) or "none"
@@ -80,10 +82,10 @@ def _from_state(uri: str, loaded: Any, stated: _Stated) -> Checkpoint:
             fix="name the file that Composer's Trainer saved",
         )
     integrations = state.get("integrations")
-    return _checkpoint(uri, state.get("model"), _mapping(integrations).get("huggingface"), stated)
+    return state.get("model"), _mapping(integrations).get("huggingface")
 
 
-def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task, stated: _Stated) -> Checkpoint:
+def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task) -> _Saved:
     try:
         said = json.loads(metadata.read_bytes())
     except ValueError as error:
@@ -92,7 +94,7 @@ def _from_newest(part: Part, metadata: Path, scratch: Path, task: Task, stated: 
         tensors = _sharded(part, scratch, task, is_state=False)
     else:
         tensors = torchfile.load(next(place for path, place in part.places.items() if _name(path) == "model.pt"))
-    return _checkpoint(part.uri, tensors, _mapping(said).get("huggingface"), stated)
+    return tensors, _mapping(said).get("huggingface")
 
 
 def _sharded(part: Part, scratch: Path, task: Task, *, is_state: bool) -> Any:
@@ -106,7 +108,7 @@ def _is_taken(keys: tuple[str | int, ...]) -> bool:
     return keys[:2] in _TAKEN
 
 
-def _checkpoint(uri: str, tensors: Any, huggingface: Any, stated: _Stated) -> Checkpoint:
+def _checkpoint(uri: str, tensors: Any, huggingface: Any, stated: Mapping[str, Any] | None) -> Checkpoint:
     """Put the parts together. Raises SourceError with everything that is missing."""
     model = _mapping(_mapping(huggingface).get("model"))
     config = _mapping(model.get("config")) or _as_saved(stated)
@@ -135,7 +137,7 @@ def _checkpoint(uri: str, tensors: Any, huggingface: Any, stated: _Stated) -> Ch
     )
 
 
-def _as_saved(stated: _Stated) -> Mapping[str, Any]:
+def _as_saved(stated: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return a config.json as Composer would have saved it; nothing where there is none, or it names no class."""
     names = _mapping(stated).get("architectures")
     return {"content": stated, "class": str(names[0])} if isinstance(names, list) and names else {}

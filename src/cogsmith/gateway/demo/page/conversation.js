@@ -3,7 +3,7 @@ import { Answer } from "./answer.js";
 import * as card from "./card.js";
 import { SurpriseChart } from "./chart.js";
 import { find, isAtEnd, make, showError } from "./dom.js";
-import { sizeOf, thumbnail, Tray } from "./images.js";
+import { thumbnail, Tray } from "./images.js";
 import { link } from "./linked.js";
 import * as settings from "./settings.js";
 
@@ -129,8 +129,7 @@ export class Conversation {
   /** Say so, and return true, where the conversation's images are too many to be sent together. */
   #refuseImages() {
     const pictures = [...(this.single ? [] : this.turns.flatMap((turn) => turn.pictures)), ...this.tray.pictures];
-    const { most, bytes } = this.tray.rules ?? { most: 0, bytes: 0 };
-    const isTooMuch = pictures.length > most || sizeOf(pictures) > bytes;
+    const isTooMuch = pictures.length > 0 && this.tray.tooMuch(pictures) !== null;
     if (isTooMuch) showError(this.tray.error, "With those said before, these are more images than can be sent: clear the conversation.");
     return isTooMuch;
   }

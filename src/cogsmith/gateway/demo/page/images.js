@@ -52,7 +52,7 @@ export class Tray extends EventTarget {
     const faults = opened.filter(({ reason }) => reason).map(({ reason }) => reason.message);
     const fit = [...this.pictures];
     for (const { value: picture } of opened.filter(({ status }) => status === "fulfilled")) {
-      const fault = this.#tooMuch([...fit, picture]);
+      const fault = this.tooMuch([...fit, picture]);
       if (fault) faults.push(`${picture.name}: ${fault}`);
       else fit.push(picture);
     }
@@ -61,7 +61,8 @@ export class Tray extends EventTarget {
     announce([`${fit.length} images`, ...faults].join(". "));
   }
 
-  #tooMuch(pictures) {
+  /** Why these pictures cannot be sent together; null where they can. */
+  tooMuch(pictures) {
     const { most, bytes } = this.rules;
     if (pictures.length > most) return `the model takes ${most} images at most.`;
     return sizeOf(pictures) > bytes ? `together the images are larger than ${megabytes(bytes)}.` : null;
@@ -112,7 +113,7 @@ export class Tray extends EventTarget {
 export const thumbnail = ({ uri, name, size }) => make("img", { src: uri, alt: name, title: `${name}, ${size}` });
 
 /** How many bytes pictures take in a request. */
-export const sizeOf = (pictures) => pictures.reduce((sum, { uri }) => sum + uri.length, 0);
+const sizeOf = (pictures) => pictures.reduce((sum, { uri }) => sum + uri.length, 0);
 
 const megabytes = (bytes) => `${COUNTS.format(bytes / 2 ** 20)} MiB`;
 
